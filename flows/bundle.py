@@ -1,0 +1,177 @@
+"""The flow `train-bundled`: the recipe of the policy that ships with the package.
+
+Gold demonstrations from the training sources, a tokenizer, pre-training on repair drills,
+supervised fine-tuning on the demonstrations, an honest score on held-out sources, a model card.
+Run it again with the same configuration to go on where it was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from prefect import flow
+
+from .. import __version__
+from ..model.checkpoint import load_model, save_checkpoint
+from ..model.config import ModelConfig
+from ..model.model import Model
+from ..model.tokenizer import Tokenizer
+from ..model.train.config import TrainConfig
+from ..model.train.loop import train
+from ..model.train.run_folder import StepMetrics
+from ..model.train.samples import Sample, samples_from_row
+from ..pipelines.dataset import read_rows, read_run
+from ..pipelines.pretraining import drill_samples, drills, learn_tokenizer, standard_library
+from ..pipelines.trajectory import Trajectory
+from . import progress
+from .config import BundleConfig, GenerateConfig
+from .generate import generate
+from .scores import Score, parsed_share, scores
+
+CARD = "model_card.md.j2"
+
+
+@flow(name="train-bundled")
+async def train_bundled(config: BundleConfig) -> dict[str, Any]:
+    """Make the bundled policy from nothing.
+
+    Returns: where the checkpoint lies, its pass rate by family and the share of parsed turns.
+    """
+    demos, held_out = config.out / "demos", config.out / "held-out"
+    await generate(_generate(config, demos, "gold", split="train", n=config.demos))
+    passed = [row for row in read_run(demos) if row.outcome == "pass"]
+    conversations = drills(standard_library(), seed=config.seed)
+    tokenizer = _tokenizer(config, conversations, passed)
+    first = _stage(
+        config,
+        "pretraining",
+        Model(_shape(config, tokenizer)),
+        tokenizer,
+        drill_samples(conversations, tokenizer, max_tokens=config.max_sample_tokens),
+    )
+    second = _stage(
+        config, "demonstrations", load_model(first), tokenizer, _learned(demos, tokenizer)
+    )
+    bundle = config.out / "bundled"
+    save_checkpoint(load_model(second), bundle, torch.bfloat16)
+    tokenizer.save(bundle / "tokenizer.json")
+    policy = f"bundled:{bundle}"
+    await generate(_generate(config, held_out, policy, split="held_out", n=config.held_out))
+    episodes = list(read_run(held_out))
+    by_family = scores(episodes)
+    _write_card(config, bundle, passed, by_family, parsed_share(episodes))
+    return {
+        "model": str(bundle),
+        "demonstrations": len(passed),
+        "scores": {each.family: f"{each.passed}/{each.episodes}" for each in by_family},
+        "parsed_turns": parsed_share(episodes),
+    }
+
+
+def _generate(
+    config: BundleConfig, out: Path, policy: str, *, split: str, n: int
+) -> GenerateConfig:
+    return GenerateConfig.model_validate(
+        {"out": out, "n": n, "policy": (policy,), "split": split, "seed": config.seed}
+    )
+
+
+def _tokenizer(
+    config: BundleConfig, conversations: Sequence[Any], passed: Sequence[Trajectory]
+) -> Tokenizer:
+    """Learned once: a resumed run must go on with the same ids."""
+    file = config.out / "tokenizer.json"
+    if not file.exists():
+        learned = learn_tokenizer(
+            conversations, passed, vocab_size=config.vocab_size, seed=config.seed
+        )
+        partial = file.with_suffix(".partial")
+        learned.save(partial)
+        partial.replace(file)
+    return Tokenizer.load(file)
+
+
+def _shape(config: BundleConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """Small enough for two CPU cores; every part of M2's architecture is in it."""
+    torch.manual_seed(config.seed)
+    return ModelConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=192,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=32,
+        rotary_dim=16,
+        rope_theta=10_000.0,
+        intermediate_size=96,
+        num_local_experts=8,
+        num_experts_per_tok=2,
+        max_position_embeddings=8192,
+        bos_token_id=tokenizer.bos_id,
+        eos_token_id=tokenizer.eos_id,
+        pad_token_id=tokenizer.pad_id,
+    )
+
+
+def _learned(demos: Path, tokenizer: Tokenizer) -> list[Sample]:
+    rows = (row for row in read_rows(demos) if row["outcome"] == "pass")
+    return [sample for row in rows for sample in samples_from_row(row, tokenizer)]
+
+
+def _stage(
+    config: BundleConfig,
+    name: str,
+    model: Model,
+    tokenizer: Tokenizer,
+    samples: Sequence[Sample],
+) -> Path:
+    steps = config.pretraining_steps if name == "pretraining" else config.sft_steps
+    settings = TrainConfig(
+        steps=steps,
+        batch_tokens=config.batch_tokens,
+        max_sample_tokens=config.max_sample_tokens,
+        lr=config.lr if name == "pretraining" else config.lr / 2,
+        warmup_steps=min(40, steps),
+        router_bias_speed=1e-2,
+        dtype=config.dtype,
+        seed=config.seed,
+        checkpoint_every=100,
+    )
+
+    def tell(metrics: StepMetrics) -> None:
+        progress.current().count(name, f"loss {metrics.loss:.3f}")
+
+    progress.current().begin(name, steps)
+    return train(settings, model, tokenizer, samples, config.out / name, progress=tell)
+
+
+def _write_card(
+    config: BundleConfig,
+    folder: Path,
+    passed: Sequence[Trajectory],
+    by_family: Sequence[Score],
+    parsed: float | None,
+) -> None:
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    model = load_model(folder)
+    sources = {row.provenance.source: row.provenance.licence for row in passed}
+    text = templates.get_template(CARD).render(
+        version=__version__,
+        config=config,
+        model=model.config,
+        parameters=sum(param.numel() for param in model.parameters()),
+        demonstrations=len(passed),
+        sources=sorted(sources.items()),
+        scores=by_family,
+        parsed=parsed,
+    )
+    (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")

@@ -1,0 +1,79 @@
+"""What can be seen to be wrong with a request at once, before anything is started or made."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..pipelines.families import family_names, get_family
+from ..pipelines.rollout.policies import open_policy
+from ..workspaces import MIB, DiskFull
+from .config import ConfigError, GenerateConfig, SftConfig
+from .sources import choose_sources
+
+FREE_BYTES = 512 * MIB
+"""What a run must find free where it writes."""
+
+
+def check_generate(config: GenerateConfig) -> None:
+    """Names, places and room; engines and endpoints are asked later.
+
+    Raises:
+        UnknownFamily, UnknownPolicy, SourceError: the message lists the choices.
+        ConfigError, DiskFull: `out` cannot be used.
+    """
+    families = [get_family(name) for name in family_names(config.tasks)]
+    choose_sources(families, config.source, config.split)
+    _demand_distinct("policy", config.policy)
+    for spec in config.policy:
+        open_policy(spec)
+    _demand_room(config.out)
+
+
+def check_sft(config: SftConfig) -> None:
+    """The data is there and so is room for the result.
+
+    Raises:
+        ConfigError, DiskFull: a path cannot be used.
+    """
+    data_folders(config.data)
+    _demand_room(config.out)
+
+
+def data_folders(patterns: Sequence[str]) -> list[Path]:
+    """The folders that patterns name, each once.
+
+    Raises:
+        ConfigError: a pattern names none.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        folders = [Path(name) for name in sorted(glob.glob(pattern)) if Path(name).is_dir()]  # noqa: PTH207
+        if not folders:
+            raise ConfigError(
+                f"expected a run or dataset directory at {pattern}, found none; "
+                "make one with `rollmill generate --out` or `rollmill export --to`"
+            )
+        found |= dict.fromkeys(folders)
+    return list(found)
+
+
+def _demand_room(out: Path) -> None:
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(f"expected a folder we may write for --out {out}, got {there}")
+    free = shutil.disk_usage(there).free
+    if free < FREE_BYTES:
+        raise DiskFull(
+            f"{out} needs {FREE_BYTES // MIB} MiB free to start, its disk has {free // MIB}; "
+            "make room or choose another --out"
+        )
+
+
+def _demand_distinct(name: str, values: Sequence[str]) -> None:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ConfigError(f"expected each --{name} once, got {twice[0]!r} again; drop one")

@@ -1,0 +1,157 @@
+"""What a flow is asked to do: parsed from flags and TOML files, checked before anything is made.
+
+Values only. Whether an endpoint answers or an engine runs is found out by `checks.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+_SPEED = frozenset({"out", "concurrency", "retries"})
+"""Settings that do not decide what a run holds."""
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message says which, and what would do."""
+
+
+class GenerateConfig(BaseModel):
+    """Tasks to make and episodes to roll out on them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    out: Path
+    """The run directory. `{start}` in it becomes the start time: each start is a run of its own."""
+    tasks: tuple[str, ...] = Field(default=("coding", "cowork"), min_length=1)
+    """Domains and families."""
+    n: int = Field(default=8, ge=1)
+    """Tasks in all, split evenly over the families."""
+    group: int = Field(default=1, ge=1)
+    """Episodes of each task by each policy."""
+    policy: tuple[str, ...] = Field(default=("gold",), min_length=1)
+    source: tuple[str, ...] = ()
+    """Sources to make tasks from; empty = those that ship with the families."""
+    split: Literal["train", "held_out", "all"] = "train"
+    """Which of the shipped sources."""
+    workspace: Literal["auto", "docker", "bwrap"] = "auto"
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    shard_size: int = Field(default=64, ge=1)
+    """Episodes in one shard, which is one Prefect task."""
+    concurrency: int = Field(default_factory=lambda: 2 * (os.cpu_count() or 1), ge=1)
+    """Workspaces at work at the same time; does not change the result."""
+    retries: int = Field(default=2, ge=0)
+    """How often an episode that our machinery failed is tried again."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the content of the run, as JSON values."""
+        return self.model_dump(mode="json", exclude=set(_SPEED))
+
+    @property
+    def run_id(self) -> str:
+        """The same for runs that are to give equal rows."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+class SftConfig(BaseModel):
+    """A supervised fine-tuning on runs and exported datasets."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: tuple[str, ...] = Field(min_length=1)
+    """Run directories and dataset directories; `*` stands for any name."""
+    out: Path
+    """`{start}` in it becomes the start time."""
+    init: str = "bundled"
+    """First weights: `bundled`, `scratch` (the bundled shape, random), or a checkpoint folder."""
+    steps: int = Field(default=200, ge=1)
+    batch_tokens: int = Field(default=8192, ge=64)
+    max_sample_tokens: int = Field(default=4096, ge=16)
+    lr: float = Field(default=3e-4, gt=0)
+    warmup_steps: int = Field(default=10, ge=0)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    checkpoint_every: int = Field(default=100, ge=1)
+    keep: Literal["passed", "scored"] = "passed"
+    """Which episodes are learned from."""
+
+    @model_validator(mode="after")
+    def _go_together(self) -> SftConfig:
+        if self.max_sample_tokens > self.batch_tokens:
+            raise ValueError(
+                f"max_sample_tokens must be at most batch_tokens ({self.batch_tokens}), "
+                f"got {self.max_sample_tokens}"
+            )
+        if self.warmup_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps must be at most steps ({self.steps}), got {self.warmup_steps}"
+            )
+        return self
+
+
+class BundleConfig(BaseModel):
+    """The recipe of the bundled policy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    out: Path
+    demos: int = Field(default=400, ge=2)
+    """Tasks from training sources to learn from, split evenly over the families."""
+    held_out: int = Field(default=40, ge=2)
+    """Tasks from held-out sources to be scored on."""
+    vocab_size: int = Field(default=3072, ge=512)
+    pretraining_steps: int = Field(default=1100, ge=1)
+    sft_steps: int = Field(default=600, ge=1)
+    batch_tokens: int = Field(default=4096, ge=64)
+    max_sample_tokens: int = Field(default=4096, ge=16)
+    lr: float = Field(default=3e-3, gt=0)
+    """Peak learning rate of the pre-training; the demonstrations are learned at half of it."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+
+def load_config(kind: type[ConfigT], flags: Mapping[str, Any], file: Path | None) -> ConfigT:
+    """A configuration from a TOML file and flags; flags win, a flag that is None was not given.
+
+    Raises:
+        ConfigError: the file cannot be read, or a value or key cannot be used.
+    """
+    values = _read_toml(file) if file else {}
+    unknown = sorted(values.keys() - kind.model_fields.keys())
+    if unknown:
+        raise ConfigError(
+            f"unknown key {unknown[0]!r} in {file}; choose from: {', '.join(kind.model_fields)}"
+        )
+    values |= {name: value for name, value in flags.items() if value not in (None, [], ())}
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error)) from error
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"expected a TOML file at {file}, got: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"expected TOML in {file}, got: {error}") from error
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(map(str, first["loc"])) or "configuration"
+    if first["type"] == "missing":
+        return f"{name} is missing; give --{name.replace('_', '-')} or set it in the --config file"
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return message
+    return f"{name}: {message[0].lower()}{message[1:]}, got {first['input']!r}"

@@ -1,0 +1,1 @@
+"""Hot loops, one folder each: `reference.py` beside the fast versions."""

@@ -1,0 +1,31 @@
+"""Sampling for all rows at once; sorts only as deep as the largest top-k asks for."""
+
+from __future__ import annotations
+
+import torch
+
+
+def sample(
+    logits: torch.Tensor,
+    temperature: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
+    uniform: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same as `reference.sample`."""
+    vocab = logits.shape[1]
+    greedy = temperature == 0
+    depth = torch.where(top_k > 0, top_k, vocab).clamp(max=vocab).masked_fill(greedy, 1)
+    heat = temperature.float().masked_fill(greedy, 1.0)[:, None]
+    scores = (logits.float() / heat).log_softmax(-1)
+
+    deepest = int(depth.max()) if len(depth) else 1
+    ranked, order = scores.topk(deepest, dim=-1)  # [B, deepest], likeliest first
+    kept = torch.arange(deepest, device=logits.device) < depth[:, None]
+    probs = ranked.exp() * kept
+    probs = probs / probs.sum(-1, keepdim=True)
+    kept &= probs.cumsum(-1) - probs < top_p[:, None]
+    probs = probs * kept
+    reached = (probs / probs.sum(-1, keepdim=True)).cumsum(-1)
+    pick = (reached <= uniform[:, None]).sum(-1).minimum(kept.sum(-1) - 1)[:, None]
+    return order.gather(1, pick).squeeze(1), ranked.gather(1, pick).squeeze(1)

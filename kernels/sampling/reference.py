@@ -1,0 +1,47 @@
+"""Sampling row by row: temperature, then top-k, then top-p, then the inverse of the distribution.
+
+Each row brings its own uniform number, so a row's token does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def sample(
+    logits: torch.Tensor,
+    temperature: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
+    uniform: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw one token a row.
+
+    Args:
+        logits: [B, V]
+        temperature: [B]; 0 = take the likeliest token.
+        top_k: [B] int64; 0 = no limit.
+        top_p: [B] in (0, 1]; the smallest set of likeliest tokens that holds at least this much.
+        uniform: [B] in [0, 1), what picks the token.
+
+    Returns:
+        Token ids [B] int64, and their log-probabilities [B] in fp32 under the whole distribution
+        at the row's temperature (before top-k and top-p); at temperature 0, under the one at 1.
+    """
+    tokens, logprobs = [], []
+    for row in range(logits.shape[0]):
+        heat = float(temperature[row])
+        scores = (logits[row].float() / (heat or 1.0)).log_softmax(-1)
+        ranked, order = scores.sort(descending=True, stable=True)
+        probs = ranked.exp()
+        if heat == 0:
+            probs = probs[:1]
+        elif top_k[row] > 0:
+            probs = probs[: int(top_k[row])]
+        probs = probs / probs.sum()
+        probs = probs[probs.cumsum(0) - probs < top_p[row]]
+        reached = (probs / probs.sum()).cumsum(0)
+        pick = min(int((reached <= uniform[row]).sum()), len(probs) - 1)
+        tokens.append(order[pick])
+        logprobs.append(ranked[pick])
+    return torch.stack(tokens), torch.stack(logprobs)

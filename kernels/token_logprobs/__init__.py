@@ -1,0 +1,5 @@
+"""Log-probabilities of given tokens, without a [tokens, vocabulary] tensor."""
+
+from .cpu_chunked import token_logprobs
+
+__all__ = ["token_logprobs"]

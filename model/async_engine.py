@@ -1,0 +1,64 @@
+"""An engine behind a thread of its own: requests come from any event loop or thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+
+from .engine import Engine, EngineError, GenRequest, GenResult
+
+
+class AsyncEngine:
+    """Owns an engine and the thread that steps it. Close it, or use it as a context manager."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="rollmill-engine", daemon=True)
+        self._thread.start()
+
+    async def complete(self, request: GenRequest) -> GenResult:
+        """Complete one request; cancelling the awaiting task frees its place in the batch.
+
+        Raises:
+            PromptTooLong: the context has no room for an answer.
+            EngineError: this request cannot be answered, or the engine is closed.
+        """
+        return await asyncio.wrap_future(self._submit(request))
+
+    def close(self) -> None:
+        """Give up what is running and end the thread. Safe to call twice."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def __enter__(self) -> AsyncEngine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _submit(self, request: GenRequest) -> Future[GenResult]:
+        with self._changed:
+            if self._closed:
+                raise EngineError("expected an open engine, got one that was closed")
+            future = self._engine.submit(request)
+            self._changed.notify()
+            return future
+
+    def _run(self) -> None:
+        while self._wait_for_work():
+            try:
+                self._engine.step()
+            except Exception as error:  # the thread must outlive any failure of a forward pass
+                self._engine.fail_all(EngineError(f"the engine failed: {error!r}"))
+        self._engine.fail_all(EngineError("the engine was closed before the answer was complete"))
+
+    def _wait_for_work(self) -> bool:
+        """Wait until there is something to do; False when closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._engine.busy)
+            return not self._closed

@@ -1,0 +1,249 @@
+"""MiniMax-M2's architecture: layers of grouped-query attention and sigmoid-routed experts.
+
+Sequences are packed end to end without padding. Parameters carry Hugging Face's names, except that
+the experts of a layer are stacked into two tensors. No MTP modules, no tensor parallelism, no FP8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..kernels.grouped_experts import grouped_experts
+from ..kernels.rms_norm import rms_norm
+from ..kernels.rotary import rotary, rotary_table
+from .config import ModelConfig
+
+Rotation = tuple[torch.Tensor, torch.Tensor]
+"""Cosines and sines, each [N, rotary_dim / 2]."""
+
+
+class Attend(Protocol):
+    """Who attends to whom: packed segments in training, a cache in the engine."""
+
+    def __call__(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> torch.Tensor:
+        """Map q [N, heads, D] and k, v [N, kv_heads, D] to [N, heads, D]."""
+        ...
+
+
+class Model(nn.Module):
+    """Token ids to logits."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """With random weights, normal with `initializer_range`."""
+        super().__init__()
+        self.config = config
+        self.model = Trunk(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        for name, param in self.named_parameters():
+            if not name.endswith("norm.weight"):
+                nn.init.normal_(param, std=config.initializer_range)
+
+    def forward(self, tokens: torch.Tensor, seq_lens: Sequence[int]) -> torch.Tensor:
+        """Logits [N, vocab] of `tokens` [N] int64; `seq_lens` sums to N.
+
+        Position t holds the logits of the token after t; each segment sees only itself.
+
+        Raises:
+            ValueError: the lengths do not fit the tokens or the context.
+        """
+        return self.head(self.hidden(tokens, seq_lens))
+
+    def hidden(self, tokens: torch.Tensor, seq_lens: Sequence[int]) -> torch.Tensor:
+        """What `head` turns into logits, [N, hidden]; for losses that take it in chunks."""
+        longest = self.config.max_position_embeddings
+        if sum(seq_lens) != tokens.shape[0] or not all(0 < each <= longest for each in seq_lens):
+            raise ValueError(
+                f"expected seq_lens of 1 to {longest} that sum to {tokens.shape[0]}, "
+                f"got {list(seq_lens)}"
+            )
+        positions = torch.cat([torch.arange(each, device=tokens.device) for each in seq_lens])
+        return self.trunk(tokens, positions, PackedAttention(seq_lens))
+
+    def trunk(self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
+        """Hidden states [N, hidden] of tokens at given positions, both [N]."""
+        hidden: torch.Tensor = self.model(tokens, positions, attend)
+        return hidden
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [N, vocab] of hidden states [N, hidden]."""
+        logits: torch.Tensor = self.lm_head(hidden)
+        return logits
+
+    def expert_load(self) -> torch.Tensor:
+        """How many tokens the last forward sent to each expert, [layers, experts] int64."""
+        return torch.stack([layer.block_sparse_moe.load for layer in self.model.decoder_layers()])
+
+    @torch.no_grad()
+    def update_router_bias(self, load: torch.Tensor, speed: float) -> None:
+        """Raise the selection bias of experts with less than the mean load, lower the others'.
+
+        Args:
+            load: [layers, experts], as `expert_load` counts it; may be summed over batches.
+            speed: size of the step. M2's is not published.
+        """
+        step = (load.float().mean(-1, keepdim=True) - load).sign() * speed
+        for layer, change in zip(self.model.decoder_layers(), step, strict=True):
+            layer.block_sparse_moe.e_score_correction_bias += change
+
+
+class Trunk(nn.Module):
+    """Embedding, layers and the last norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, index) for index in range(config.num_hidden_layers)
+        )
+        self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
+
+    def decoder_layers(self) -> list[DecoderLayer]:
+        """The layers, typed."""
+        return [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
+
+    def forward(
+        self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend
+    ) -> torch.Tensor:
+        """Tokens and positions [N] to hidden states [N, hidden]."""
+        rotation = rotary_table(positions, self.config.rotary_dim, self.config.rope_theta)
+        x = self.embed_tokens(tokens)  # [N, hidden]
+        for layer in self.layers:
+            x = layer(x, rotation, attend)
+        out: torch.Tensor = self.norm(x)
+        return out
+
+
+class DecoderLayer(nn.Module):
+    """Attention, then experts, each behind a norm and added to the stream."""
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        self.self_attn = Attention(config, index)
+        self.block_sparse_moe = SparseMoe(config)
+        self.input_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, x: torch.Tensor, rotation: Rotation, attend: Attend) -> torch.Tensor:
+        """[N, hidden] to [N, hidden]."""
+        x = x + self.self_attn(self.input_layernorm(x), rotation, attend)
+        out: torch.Tensor = x + self.block_sparse_moe(self.post_attention_layernorm(x))
+        return out
+
+
+class Attention(nn.Module):
+    """Grouped queries; q and k are normed as whole vectors, before they are split into heads."""
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        self.index = index
+        self.head_dim = config.head_dim
+        q_dim = config.num_attention_heads * config.head_dim
+        kv_dim = config.num_key_value_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, q_dim, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, kv_dim, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, kv_dim, bias=False)
+        self.o_proj = nn.Linear(q_dim, config.hidden_size, bias=False)
+        self.q_norm = RmsNorm(q_dim, config.rms_norm_eps)
+        self.k_norm = RmsNorm(kv_dim, config.rms_norm_eps)
+
+    def forward(self, x: torch.Tensor, rotation: Rotation, attend: Attend) -> torch.Tensor:
+        """[N, hidden] to [N, hidden]."""
+        q = rotary(self._heads(self.q_norm(self.q_proj(x))), *rotation)
+        k = rotary(self._heads(self.k_norm(self.k_proj(x))), *rotation)
+        v = self._heads(self.v_proj(x))
+        out: torch.Tensor = self.o_proj(attend(self.index, q, k, v).flatten(1))
+        return out
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(x.shape[0], -1, self.head_dim)  # [N, heads, D]
+
+
+class SparseMoe(nn.Module):
+    """Each token goes to the experts with the highest sigmoid score plus bias.
+
+    The bias only selects: the weights are the scores without it, made to sum to one.
+    """
+
+    e_score_correction_bias: torch.Tensor  # [E] fp32; a buffer, moved by `update_router_bias`
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.top_k = config.num_experts_per_tok
+        self.gate = nn.Linear(config.hidden_size, config.num_local_experts, bias=False)
+        self.experts = Experts(config)
+        self.register_buffer("e_score_correction_bias", torch.zeros(config.num_local_experts))
+        self.load = torch.zeros(config.num_local_experts, dtype=torch.int64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, hidden] to [N, hidden]; counts in `load` what each expert got."""
+        experts, weights = self.route(x)
+        self.load = torch.bincount(experts.flatten(), minlength=self.load.shape[0])
+        return grouped_experts(
+            x, experts, weights, self.experts.gate_up_proj, self.experts.down_proj
+        )
+
+    def route(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Experts and their weights of each token, both [N, top_k]; computed in fp32."""
+        scores = F.linear(x.float(), self.gate.weight.float()).sigmoid()  # [N, E]
+        biased = scores.detach() + self.e_score_correction_bias
+        experts = biased.topk(self.top_k, dim=-1, sorted=False).indices
+        weights = scores.gather(1, experts)
+        return experts, weights / weights.sum(-1, keepdim=True)
+
+
+class Experts(nn.Module):
+    """The weights of a layer's experts; E experts of width I."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        experts, hidden, inner = (
+            config.num_local_experts,
+            config.hidden_size,
+            config.intermediate_size,
+        )
+        self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * inner, hidden))  # w1 above w3
+        self.down_proj = nn.Parameter(torch.empty(experts, hidden, inner))  # w2
+
+
+class RmsNorm(nn.Module):
+    """Root-mean-square norm with a learned scale."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Norm the last dimension."""
+        return rms_norm(x, self.weight, self.eps)
+
+
+class PackedAttention:
+    """Causal attention within each segment of a packed batch. Builds no mask."""
+
+    def __init__(self, seq_lens: Sequence[int]) -> None:
+        self._seq_lens = list(seq_lens)
+
+    def __call__(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> torch.Tensor:
+        """Attend within segments; see `Attend`."""
+        group = q.shape[1] // k.shape[1]
+        k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+        segments = zip(*(torch.split(each, self._seq_lens) for each in (q, k, v)), strict=True)
+        return torch.cat([_causal(*segment) for segment in segments])
+
+
+def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Attention within one segment, all [T, heads, D]."""
+    # [1, heads, T, D]: the fast kernels want a batch
+    q, k, v = (each.transpose(0, 1)[None] for each in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)[0].transpose(0, 1)

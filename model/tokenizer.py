@@ -1,0 +1,166 @@
+"""Byte-level BPE with MiniMax-M2's markers as single tokens. Lossless: no normalisation.
+
+Text is never encoded to a marker, even when it spells one; markers enter as `Special` pieces.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from importlib import resources
+from itertools import groupby
+from pathlib import Path
+from typing import Self
+
+import tokenizers
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+
+
+class Special(str):
+    """A marker that is one token. Joined with other strings it is its spelling."""
+
+    __slots__ = ()
+
+
+PAD = Special("]!p~[")
+BEGIN_TEXT = Special("]~!b[")
+BEGIN_MESSAGE = Special("]~b]")
+END_MESSAGE = Special("[e~[")
+THINK = Special("<think>")
+END_THINK = Special("</think>")
+TOOL_CALL = Special("<minimax:tool_call>")
+END_TOOL_CALL = Special("</minimax:tool_call>")
+# Plain text to M2's own tokenizer. As tokens they cost one id each, and an argument may contain
+# their spelling without ending.
+INVOKE = Special('<invoke name="')
+END_INVOKE = Special("</invoke>")
+PARAMETER = Special('<parameter name="')
+END_PARAMETER = Special("</parameter>")
+
+SPECIALS = (
+    PAD,
+    BEGIN_TEXT,
+    BEGIN_MESSAGE,
+    END_MESSAGE,
+    THINK,
+    END_THINK,
+    TOOL_CALL,
+    END_TOOL_CALL,
+    INVOKE,
+    END_INVOKE,
+    PARAMETER,
+    END_PARAMETER,
+)
+
+# A word or a run of punctuation with at most one space before it; each digit alone, so that
+# numbers are copied digit by digit; a line break with the indentation after it; other whitespace.
+_PRE_TOKENS = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|(?:\r?\n)+[ \t]*|[ \t]{2,}|\s"
+
+
+class Tokenizer:
+    """Turns text and markers into token ids and back."""
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        """Raises `ValueError` when `backend` lacks one of the markers."""
+        found = {special: backend.token_to_id(special) for special in SPECIALS}
+        self._special_ids = {special: id_ for special, id_ in found.items() if id_ is not None}
+        if missing := [special for special in SPECIALS if special not in self._special_ids]:
+            raise ValueError(
+                f"expected a tokenizer with the chat markers, got one without {missing}; "
+                "train one with Tokenizer.train"
+            )
+        backend.encode_special_tokens = True
+        self._backend = backend
+        self._specials = {token_id: special for special, token_id in self._special_ids.items()}
+        self.pad_id = self._special_ids[PAD]
+        self.bos_id = self._special_ids[BEGIN_TEXT]
+        self.eos_id = self._special_ids[END_MESSAGE]
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> Self:
+        """Learn merges from `texts`; the result depends on nothing else.
+
+        Raises:
+            ValueError: `vocab_size` does not hold the 256 bytes and the markers.
+        """
+        smallest = 256 + len(SPECIALS)
+        if vocab_size < smallest:
+            raise ValueError(f"vocab_size must be at least {smallest}, got {vocab_size}")
+        backend = tokenizers.Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_PRE_TOKENS), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            min_frequency=2,
+            special_tokens=[str(special) for special in SPECIALS],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        backend.train_from_iterator(texts, trainer)
+        return cls(backend)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a `tokenizer.json`, or the one in the folder `path`."""
+        file = path / "tokenizer.json" if path.is_dir() else path
+        return cls(tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8")))
+
+    def save(self, path: Path) -> None:
+        """Write a `tokenizer.json` that `tokenizers` and `transformers` read."""
+        path.write_text(self._backend.to_str(), encoding="utf-8")
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, markers included."""
+        return int(self._backend.get_vocab_size())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 of the tokenizer.json."""
+        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()[:16]
+
+    def special_id(self, special: Special) -> int:
+        """The id of a marker."""
+        return self._special_ids[special]
+
+    def encode(self, text: str) -> list[int]:
+        """Encode plain text; never yields a marker's id. Lone surrogates become `?`."""
+        return list(self._backend.encode(_encodable(text), add_special_tokens=False).ids)
+
+    def encode_pieces(self, pieces: Iterable[str]) -> list[int]:
+        """Encode text and markers; neighbouring texts are joined before they are encoded."""
+        ids: list[int] = []
+        for is_special, run in groupby(pieces, key=lambda piece: isinstance(piece, Special)):
+            if is_special:
+                ids.extend(self._special_ids[Special(piece)] for piece in run)
+            else:
+                ids.extend(self.encode("".join(run)))
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, markers spelled out. Bytes that are not UTF-8 become U+FFFD."""
+        return "".join(self.decode_pieces(ids))
+
+    def decode_pieces(self, ids: Sequence[int]) -> Iterator[str]:
+        """Text runs and markers, in order."""
+        for is_special, run in groupby(ids, key=self._specials.__contains__):
+            if is_special:
+                yield from (self._specials[token_id] for token_id in run)
+            else:
+                yield self._backend.decode(list(run), skip_special_tokens=False)
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def load_bundled_tokenizer() -> Tokenizer:
+    """The tokenizer of the bundled policy."""
+    file = resources.files(__package__) / "bundled" / "tokenizer.json"
+    return Tokenizer(tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8")))

@@ -1,0 +1,1 @@
+"""Training the policy: samples, packing, losses, the loop."""

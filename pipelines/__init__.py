@@ -1,0 +1,1 @@
+"""Making data: tasks, rollouts, datasets. Joins workspaces and verifiers with the model."""

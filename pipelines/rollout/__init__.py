@@ -1,0 +1,1 @@
+"""Rollouts: policies, the agent loop, episodes."""

@@ -1,0 +1,48 @@
+"""What every test stands on: a Prefect home of its own, and a look at what was left behind."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rollmill.workspaces import EngineUnavailable, leftovers
+
+GRACE_S = 10.0
+"""How long a container may outlive what it was made for."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Prefect's database and logs of this session; the user's are not touched."""
+    home = tmp_path_factory.mktemp("prefect")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(home))
+        patch.delenv("PREFECT_API_URL", raising=False)
+        patch.setenv("DO_NOT_TRACK", "1")
+        yield home
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """No container of ours is there at the end that was not there at the start.
+
+    Looked at where the engine is this session's alone, as `make test` says it is.
+    """
+    if "ROLLMILL_OWN_ENGINE" not in os.environ:
+        yield
+        return
+    before = _containers()
+    yield
+    give_up = time.monotonic() + GRACE_S
+    while (left := _containers() - before) and time.monotonic() < give_up:
+        time.sleep(0.5)
+    assert not left, f"containers left behind: {left}"
+
+
+def _containers() -> set[str]:
+    with contextlib.suppress(EngineUnavailable):
+        return set(leftovers())
+    return set()

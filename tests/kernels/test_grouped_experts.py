@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from rollmill.kernels.grouped_experts import grouped_experts, reference
+
+# tokens, hidden, inner, experts, top_k
+SHAPES = [(63, 60, 36, 7, 3), (1000, 32, 8, 16, 2), (1, 60, 20, 12, 2), (5, 17, 9, 3, 1)]
+
+
+def inputs(
+    tokens: int, hidden: int, inner: int, experts: int, top_k: int
+) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(0)
+    chosen = torch.rand(tokens, experts).topk(top_k).indices
+    return (
+        torch.randn(tokens, hidden),
+        chosen,
+        torch.rand(tokens, top_k),
+        torch.randn(experts, 2 * inner, hidden) / hidden**0.5,
+        torch.randn(experts, hidden, inner) / inner**0.5,
+    )
+
+
+def assert_same(args: tuple[torch.Tensor, ...]) -> None:
+    upstream = torch.randn(args[0].shape)
+    results = []
+    for function in (grouped_experts, reference.grouped_experts):
+        leaves = [each.clone().requires_grad_(each.is_floating_point()) for each in args]
+        out = function(*leaves)
+        learned = [each for each in leaves if each.requires_grad]
+        results.append([out, *torch.autograd.grad(out, learned, upstream)])
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_values_and_gradients_equal_the_reference(shape: tuple[int, ...]) -> None:
+    assert_same(inputs(*shape))
+
+
+def test_experts_without_tokens_get_zero_gradients_not_rubbish() -> None:
+    x, _, weights, gate_up, down = inputs(63, 60, 36, 7, 2)
+    chosen = torch.tensor([[6, 2]]).expand(63, 2).contiguous()
+    assert_same((x, chosen, weights, gate_up, down))
+
+
+def test_bf16_is_as_close_as_bf16_can_be() -> None:
+    x, chosen, weights, gate_up, down = inputs(63, 60, 36, 7, 3)
+    narrow = [each.bfloat16() for each in (x, gate_up, down)]
+    out = grouped_experts(narrow[0], chosen, weights, narrow[1], narrow[2])
+    assert out.dtype == torch.bfloat16
+    exact = reference.grouped_experts(x, chosen, weights, gate_up, down)
+    torch.testing.assert_close(out.float(), exact, rtol=5e-2, atol=5e-2)

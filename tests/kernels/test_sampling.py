@@ -1,0 +1,69 @@
+import torch
+
+from rollmill.kernels.sampling import reference, sample
+
+
+def settings(rows: int) -> tuple[torch.Tensor, ...]:
+    """Temperature, top_k, top_p and a uniform number a row; some rows greedy, some unlimited."""
+    torch.manual_seed(0)
+    temperature = torch.rand(rows) * 2
+    temperature[::7] = 0
+    top_k = torch.randint(0, 12, (rows,))
+    top_p = torch.rand(rows).clamp(0.05)
+    top_p[::3] = 1.0
+    return temperature, top_k, top_p, torch.rand(rows)
+
+
+def test_every_row_equals_the_reference() -> None:
+    args = settings(1000)
+    logits = 3 * torch.randn(1000, 63)
+    tokens, logprobs = sample(logits, *args)
+    expected_tokens, expected_logprobs = reference.sample(logits, *args)
+    # A uniform number on the edge of two tokens may fall to either.
+    assert (tokens == expected_tokens).float().mean() >= 0.999
+    same = tokens == expected_tokens
+    torch.testing.assert_close(logprobs[same], expected_logprobs[same])
+
+
+def test_a_row_does_not_depend_on_its_neighbours() -> None:
+    args = settings(63)
+    logits = torch.randn(63, 97)
+    together, _ = sample(logits, *args)
+    for row in range(63):
+        alone, _ = sample(logits[row : row + 1], *(each[row : row + 1] for each in args))
+        assert alone.item() == together[row].item()
+
+
+def test_frequencies_follow_the_truncated_distribution() -> None:
+    probs = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    rows = 20_000
+    uniform = (torch.arange(rows) + 0.5) / rows
+    full = torch.ones(rows)
+    tokens, logprobs = sample(
+        probs.log().expand(rows, 4), full, (3 * full).long(), 0.6 * full, uniform
+    )
+    # top-k leaves 4:3:2, of which the first two hold more than 0.6.
+    assert (
+        torch.bincount(tokens, minlength=4)
+        .div(rows)
+        .sub(torch.tensor([4 / 7, 3 / 7, 0.0, 0.0]))
+        .abs()
+        .max()
+        < 1e-3
+    )
+    torch.testing.assert_close(logprobs, probs.log()[tokens])  # of the whole distribution
+
+
+def test_greedy_takes_the_likeliest_whatever_the_rest_says() -> None:
+    logits = torch.randn(63, 1000)
+    zero = torch.zeros(63)
+    tokens, logprobs = sample(logits, zero, zero.long(), zero + 1e-3, torch.rand(63))
+    assert torch.equal(tokens, logits.argmax(-1))
+    torch.testing.assert_close(logprobs, logits.log_softmax(-1).amax(-1))
+
+
+def test_the_largest_uniform_number_stays_inside() -> None:
+    almost_one = torch.tensor([1 - 2**-24])
+    one = torch.ones(1)
+    tokens, _ = sample(torch.zeros(1, 1000), one, one.long() * 0, one, almost_one)
+    assert 0 <= tokens.item() < 1000

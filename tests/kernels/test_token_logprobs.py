@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from rollmill.kernels.token_logprobs import reference, token_logprobs
+
+# tokens, hidden, vocabulary
+SHAPES = [(63, 60, 1000), (1000, 17, 33), (513, 8, 5), (1, 60, 97), (0, 4, 9)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_values_and_gradients_equal_the_reference(shape: tuple[int, int, int]) -> None:
+    tokens, width, vocab = shape
+    torch.manual_seed(0)
+    hidden, head = 3 * torch.randn(tokens, width), torch.randn(vocab, width)
+    targets, upstream = torch.randint(0, vocab, (tokens,)), torch.randn(tokens)
+    results = []
+    for function in (token_logprobs, reference.token_logprobs):
+        inputs = (hidden.clone().requires_grad_(), head.clone().requires_grad_())
+        out = function(*inputs, targets)
+        results.append([out, *torch.autograd.grad(out, inputs, upstream)])
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-3)
+
+
+def test_huge_logits_do_not_overflow() -> None:
+    hidden = torch.full((2, 1), 1e4, requires_grad=True)
+    out = token_logprobs(hidden, torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1]))
+    torch.autograd.backward(out.sum())
+    assert out.tolist() == [0.0, -2e4]
+    assert hidden.grad is not None
+    assert hidden.grad.isfinite().all()
+
+
+def test_bf16_gives_fp32_logprobs_and_bf16_gradients() -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(63, 60, dtype=torch.bfloat16, requires_grad=True)
+    head = torch.randn(97, 60, dtype=torch.bfloat16, requires_grad=True)
+    targets = torch.randint(0, 97, (63,))
+    out = token_logprobs(hidden, head, targets)
+    torch.autograd.backward(out.sum())
+    assert out.dtype == torch.float32
+    assert hidden.grad is not None
+    assert hidden.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(out, reference.token_logprobs(hidden, head, targets))

@@ -1,0 +1,104 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from rollmill.model.config import ModelConfig
+
+# What the published checkpoint says, the long lists shortened.
+PUBLISHED: dict[str, Any] = {
+    "architectures": ["MiniMaxM2ForCausalLM"],
+    "attn_type_list": [1] * 62,
+    "auto_map": {"AutoConfig": "configuration_minimax_m2.MiniMaxM2Config"},
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "hidden_size": 3072,
+    "intermediate_size": 1536,
+    "max_position_embeddings": 196608,
+    "model_type": "minimax_m2",
+    "mtp_transformer_layers": 1,
+    "num_attention_heads": 48,
+    "num_experts_per_tok": 8,
+    "num_hidden_layers": 62,
+    "num_key_value_heads": 8,
+    "num_local_experts": 256,
+    "num_mtp_modules": 3,
+    "qk_norm_type": "per_layer",
+    "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]},
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 5000000,
+    "rotary_dim": 64,
+    "scoring_func": "sigmoid",
+    "shared_intermediate_size": 0,
+    "tie_word_embeddings": False,
+    "use_cache": True,
+    "use_mtp": True,
+    "use_qk_norm": True,
+    "use_routing_bias": True,
+    "vocab_size": 200064,
+}
+
+
+def test_the_published_config_loads() -> None:
+    config = ModelConfig.from_dict(PUBLISHED)
+    assert (config.hidden_size, config.rotary_dim, config.num_local_experts) == (3072, 64, 256)
+    assert config.rope_theta == 5e6
+
+
+def test_what_we_save_we_load_and_transformers_loads(
+    make_config: Callable[..., ModelConfig], tmp_path: Path
+) -> None:
+    config = make_config(eos_token_id=7, rope_theta=1e4)
+    config.save(tmp_path / "config.json")
+    assert ModelConfig.load(tmp_path) == config
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert type(theirs).__name__ == "MiniMaxM2Config"
+    assert theirs.num_experts_per_tok == config.num_experts_per_tok
+    assert theirs.rope_parameters["partial_rotary_factor"] == 0.5
+    assert theirs.rope_parameters["rope_theta"] == 1e4
+
+
+def test_what_transformers_saves_we_load(
+    make_config: Callable[..., ModelConfig], tmp_path: Path
+) -> None:
+    config = make_config(pad_token_id=1, bos_token_id=2, eos_token_id=3)
+    transformers.MiniMaxM2Config(**json.loads(config.to_json())).save_pretrained(tmp_path)
+    assert ModelConfig.load(tmp_path) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"shared_intermediate_size": 8}, "shared_intermediate_size"),
+        ({"tie_word_embeddings": True}, "tie_word_embeddings"),
+        ({"qk_norm_type": "per_head"}, "qk_norm_type"),
+        ({"model_type": "llama"}, "only MiniMax-M2"),
+        ({"attn_type_list": [1, 0]}, "full attention"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "yarn"),
+        ({"hidden_size": "big"}, "whole number for hidden_size, got 'big'"),
+        ({"hidden_size": None}, "without .*hidden_size"),
+        ({"num_key_value_heads": 7}, "multiple of num_key_value_heads"),
+        ({"rotary_dim": 129}, "rotary_dim"),
+        ({"num_experts_per_tok": 257}, "num_experts_per_tok"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be positive"),
+        ({"eos_token_id": 200064}, "eos_token_id"),
+        ({"use_qk_norm": 1.5}, "use_qk_norm"),
+    ],
+    ids=str,
+)
+def test_another_architecture_or_size_is_refused_by_name(
+    change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelConfig.from_dict(PUBLISHED | change)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"x"'])
+def test_a_torn_file_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        ModelConfig.load(tmp_path)

@@ -1,0 +1,235 @@
+"""What earns a pass from the suite verifier, and what does not."""
+
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+
+from rollmill.verifiers import Verdict, VerifierSpec
+from rollmill.verifiers.pytest_run import run_suite
+from rollmill.verifiers.test_suite import TestSuiteVerifier
+from rollmill.workspaces import (
+    WORKDIR,
+    Artifact,
+    DockerProvider,
+    ExecResult,
+    Workspace,
+    WorkspaceSpec,
+    lay,
+    opened,
+    pack_tree,
+)
+
+docker = pytest.mark.docker
+
+BROKEN = "def add(a, b):\n    return a - b\n\n\ndef one():\n    return 1\n"
+FIXED = BROKEN.replace("a - b", "a + b")
+TESTS = """import pytest
+import unittest
+
+from calc import add, one
+
+
+def test_add():
+    assert add(1, 2) == 3
+
+
+class AddTest(unittest.TestCase):
+    def test_zero(self):
+        self.assertEqual(add(0, 5), 5)
+
+
+def test_one(fixed):
+    assert one() == fixed
+"""
+CONFTEST = "import pytest\n\n\n@pytest.fixture\ndef fixed():\n    return 1\n"
+HIDDEN = {
+    "tests/test_calc.py": TESTS.encode(),
+    "tests/conftest.py": CONFTEST.encode(),
+    "pytest.ini": b"[pytest]\naddopts = -p no:cacheprovider\n",
+}
+SPEC = WorkspaceSpec(
+    image="python", seed=pack_tree({"calc/__init__.py": BROKEN.encode(), **HIDDEN})
+)
+WANTED = ["tests/test_calc.py::test_add", "tests/test_calc.py::AddTest::test_zero"]
+JUDGE = VerifierSpec(
+    name="test_suite",
+    params={
+        "fail_to_pass": WANTED,
+        "pass_to_pass": ["tests/test_calc.py::test_one"],
+        "tests": ["tests"],
+        "timeout_s": 20,
+    },
+)
+PASS_ALL = """import pytest
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport():
+    out = yield
+    out.get_result().outcome = 'passed'
+"""
+CHEATS: dict[str, dict[str, str]] = {
+    "nothing": {},
+    "exit 0 at import": {"calc/__init__.py": f"import sys\n{BROKEN}\nsys.exit(0)\n"},
+    "_exit 0 at import": {"calc/__init__.py": f"import os\n{BROKEN}\nos._exit(0)\n"},
+    "_exit 0 in the call": {
+        "calc/__init__.py": BROKEN.replace("return a", "__import__('os')._exit(0)\n    a")
+    },
+    "fork and leave": {"calc/__init__.py": f"import os\n{BROKEN}\nif os.fork(): os._exit(0)\n"},
+    "planted conftest": {"conftest.py": PASS_ALL},
+    "conftest in the package": {"calc/conftest.py": PASS_ALL, "calc/tests/x.py": ""},
+    "changed conftest": {"tests/conftest.py": PASS_ALL + CONFTEST},
+    "changed tests": {"tests/test_calc.py": "def test_add(): pass\n"},
+    "skips by configuration": {"pytest.ini": "[pytest]\naddopts = --collect-only\n"},
+    "another configuration": {
+        "pytest.toml": "[pytest]\naddopts = ['--collect-only']\n",
+        "tox.ini": "",
+    },
+    "sitecustomize": {"sitecustomize.py": "import os; os._exit(0)\n"},
+    "skips itself": {
+        "calc/__init__.py": f"import pytest\n{BROKEN}\npytest.skip(allow_module_level=True)\n"
+    },
+    "skips in the call": {
+        "calc/__init__.py": BROKEN.replace("return a - b", "__import__('pytest').skip()")
+    },
+    "a module that shadows pytest": {"pytest.py": "raise SystemExit(0)\n"},
+    "a module beside the tests": {"tests/calc.py": FIXED},
+    "passes every report": {
+        "calc/__init__.py": f"from _pytest.reports import TestReport\n{BROKEN}\n"
+        "make = TestReport.from_item_and_call\n"
+        "def forged(item, call):\n    call.excinfo = None\n    return make(item, call)\n"
+        "TestReport.from_item_and_call = staticmethod(forged)\n"
+    },
+    "equal to everything": {
+        "calc/__init__.py": f"import unittest\n{BROKEN}\n"
+        "unittest.TestCase.assertEqual = lambda *a: None\n"
+        "class Any:\n    def __eq__(self, other): return True\n"
+        "def add(a, b):\n    return Any()\n"
+    },
+    "a report of its own": {
+        "calc/__init__.py": f"import os\n{BROKEN}\n"
+        "for fd in range(3, 20):\n"
+        '    try: os.write(fd, b\'{{"letters": "ppppppp"}}\\n\')\n'
+        "    except OSError: pass\n"
+        "os._exit(0)\n"
+    },
+    "never ends": {"calc/__init__.py": f"{BROKEN}\nwhile True: pass\n"},
+    "breaks another test": {"calc/__init__.py": FIXED.replace("return 1", "return 2")},
+}
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[DockerProvider]:
+    provider = DockerProvider()
+    yield provider
+    await provider.close()
+
+
+async def judged(
+    provider: DockerProvider, changes: Mapping[str, str], judge: VerifierSpec = JUDGE
+) -> Verdict:
+    async with opened(provider, SPEC) as workspace:
+        files: dict[str, bytes | None] = {path: text.encode() for path, text in changes.items()}
+        await lay(workspace, Artifact(files=files))
+        return await TestSuiteVerifier().verify(workspace, judge, HIDDEN)
+
+
+@docker
+async def test_a_repair_passes_with_a_check_for_each_test(provider: DockerProvider) -> None:
+    verdict = await judged(provider, {"calc/__init__.py": FIXED})
+    assert (verdict.outcome, verdict.score) == ("pass", 1.0)
+    assert [check.name for check in verdict.checks] == [*WANTED, "pass_to_pass"]
+    assert verdict.verifier == f"test_suite@{TestSuiteVerifier.version}"
+
+
+@docker
+async def test_a_repair_passes_whatever_lies_around_it(provider: DockerProvider) -> None:
+    mess = {"conftest.py": "raise SystemExit", "tests/test_new.py": "assert 0", "setup.cfg": "[x"}
+    verdict = await judged(provider, {"calc/__init__.py": FIXED, **mess})
+    assert verdict.outcome == "pass"
+
+
+@docker
+@pytest.mark.parametrize("cheat", CHEATS)
+async def test_a_cheat_fails(provider: DockerProvider, cheat: str) -> None:
+    judge = JUDGE
+    if cheat == "never ends":
+        judge = VerifierSpec(name=JUDGE.name, params={**JUDGE.params, "timeout_s": 3})
+    verdict = await judged(provider, CHEATS[cheat], judge)
+    assert verdict.outcome == "fail", verdict
+    assert any(check.evidence for check in verdict.checks if check.outcome == "fail")
+
+
+@docker
+async def test_a_file_in_the_place_of_the_tests_fails_and_is_no_error_of_ours(
+    provider: DockerProvider,
+) -> None:
+    async with opened(provider, SPEC) as workspace:
+        await workspace.exec(
+            ["bash", "-c", "rm -r tests pytest.ini; touch tests; mkdir pytest.ini"]
+        )
+        verdict = await TestSuiteVerifier().verify(workspace, JUDGE, HIDDEN)
+    assert verdict.outcome == "fail"
+    assert verdict.checks[-1].outcome == "pass"  # the restored tests ran: only the bug is left
+
+
+@docker
+async def test_the_evidence_says_what_was_seen(provider: DockerProvider) -> None:
+    checks = (await judged(provider, {})).checks
+    assert checks[0].evidence.startswith("failed: ")
+    assert "assert -1 == 3" in checks[0].evidence
+    assert checks[-1].evidence == "1 of 1 pass"
+
+
+class NoPytest:
+    """A real workspace whose interpreter cannot import pytest."""
+
+    def __init__(self, inner: Workspace) -> None:
+        self._inner = inner
+        self.spec = inner.spec
+        self.put, self.put_tree = inner.put, inner.put_tree
+
+    async def exec(self, argv: list[str], **options: object) -> ExecResult:
+        hidden = "import sys; sys.modules['pytest'] = None\n"
+        argv = [hidden + part if "import pytest" in part else part for part in argv]
+        argv = [part.replace(hidden + '"""', hidden + '_ = """') for part in argv]
+        argv = [part.replace("from __future__ import annotations", "") for part in argv]
+        return await self._inner.exec(argv, **options)  # type: ignore[arg-type]
+
+
+@docker
+async def test_an_image_without_pytest_is_unscored(provider: DockerProvider) -> None:
+    async with opened(provider, SPEC) as workspace:
+        verdict = await TestSuiteVerifier().verify(NoPytest(workspace), JUDGE, HIDDEN)  # type: ignore[arg-type]
+    assert verdict.outcome == "unscored"
+
+
+async def test_parameters_of_another_shape_are_refused() -> None:
+    spec = VerifierSpec(name="test_suite", params={"fail_to_pass": []})
+    with pytest.raises(ValueError, match="make the task again"):
+        await TestSuiteVerifier().verify(None, spec, HIDDEN)  # type: ignore[arg-type]
+
+
+@docker
+async def test_a_run_times_each_test_and_names_the_lines_it_ran(provider: DockerProvider) -> None:
+    async with opened(provider, SPEC) as workspace:
+        run = await run_suite(
+            workspace, paths=["tests"], timeout_s=30, trace=["calc"], durations=True
+        )
+        few = await run_suite(
+            workspace,
+            paths=["tests"],
+            tests=list(run.outcomes),
+            first=["tests/test_calc.py::test_one"],
+            timeout_s=30,
+        )
+    names = list(run.outcomes)
+    assert run.named("passed") == ["tests/test_calc.py::test_one"]
+    assert run.lines["calc/__init__.py"] == {
+        2: sum(1 << names.index(test) for test in WANTED),
+        6: 1 << names.index("tests/test_calc.py::test_one"),
+    }
+    assert set(run.durations_s) == set(names)
+    assert few.named("missing")  # it ended when the first ones passed
+    assert not few.named("failed")
+    assert WORKDIR not in str(dict(run.lines))

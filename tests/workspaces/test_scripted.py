@@ -1,0 +1,49 @@
+"""The fake keeps the contract's file rules and replays what it was given."""
+
+import pytest
+
+from rollmill.workspaces import (
+    ExecResult,
+    FileRefused,
+    ScriptedProvider,
+    WorkspaceGone,
+    WorkspaceSpec,
+    collect,
+    opened,
+    pack_tree,
+)
+
+RESULT = ExecResult(exit_code=3, stdout="out", stderr="", duration_s=0.1)
+SPEC = WorkspaceSpec(image="python", seed=pack_tree({"a.txt": b"a", "d/b.txt": b"b"}))
+
+
+async def test_results_and_failures_replay_in_order_and_calls_are_kept() -> None:
+    provider = ScriptedProvider([[RESULT, WorkspaceGone("scripted")]])
+    async with opened(provider, SPEC) as workspace:
+        assert await workspace.exec(["make"], cwd="d", stdin=b"x") == RESULT
+        with pytest.raises(WorkspaceGone, match="scripted"):
+            await workspace.exec(["make"])
+        with pytest.raises(AssertionError, match="no scripted result"):
+            await workspace.exec(["make"])
+    assert [call.argv for call in provider.opened[0].calls] == [("make",)] * 3
+    assert provider.opened[0].calls[0].cwd == "d"
+    with pytest.raises(WorkspaceGone):
+        await workspace.exec(["make"])
+
+
+async def test_files_behave_as_in_a_real_workspace() -> None:
+    async with opened(ScriptedProvider(), SPEC) as workspace:
+        assert (await collect(workspace, ["."])).files == {}
+        await workspace.put("/workspace/./d/c.txt", b"c")
+        await workspace.put("/tmp/elsewhere", b"t")
+        await workspace.put_tree(pack_tree({"e.txt": b"e"}), "d")
+        assert (await collect(workspace, ["d"])).files == {"d/c.txt": b"c", "d/e.txt": b"e"}
+        with pytest.raises(FileNotFoundError):
+            await workspace.get("nothing", max_bytes=9)
+        for attempt in (
+            workspace.get("a.txt", max_bytes=0),
+            workspace.get("../etc/passwd", max_bytes=9),
+            workspace.get_tree(["."], max_bytes=2),
+        ):
+            with pytest.raises(FileRefused):
+                await attempt

@@ -1,0 +1,34 @@
+"""What an artifact is worth. Verifiers by name; a new one is one file and one line here."""
+
+from .answer import AnswerVerifier
+from .base import Verifier
+from .test_suite import TestSuiteVerifier
+from .types import Check, Outcome, Verdict, VerifierSpec, judge
+from .workbook import WorkbookVerifier
+
+VERIFIERS: dict[str, type[Verifier]] = {
+    verifier.name: verifier for verifier in (AnswerVerifier, TestSuiteVerifier, WorkbookVerifier)
+}
+
+
+def get_verifier(name: str) -> Verifier:
+    """A verifier by its name.
+
+    Raises:
+        ValueError: nobody has it; the message lists the choices.
+    """
+    if name not in VERIFIERS:
+        raise ValueError(f"unknown verifier {name!r}; choose one of: {', '.join(VERIFIERS)}")
+    return VERIFIERS[name]()
+
+
+__all__ = [
+    "VERIFIERS",
+    "Check",
+    "Outcome",
+    "Verdict",
+    "Verifier",
+    "VerifierSpec",
+    "get_verifier",
+    "judge",
+]

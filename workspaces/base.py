@@ -1,0 +1,116 @@
+"""The contracts of a workspace and of what opens one. `conformance.py` is their executable form."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from .types import ExecResult, WorkspaceSpec
+
+
+class Workspace(Protocol):
+    """One isolated place where an agent's commands run, one command at a time."""
+
+    spec: WorkspaceSpec
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> ExecResult:
+        """Run a command as the unprivileged command user and wait for it.
+
+        Args:
+            timeout_s: deadline, enforced inside the workspace; None = `Limits.command_s`.
+            env: added to the spec's environment.
+            cwd: absolute, or relative to `WORKDIR`; None = `WORKDIR`.
+
+        Raises:
+            WorkspaceGone: the workspace itself failed.
+        """
+        ...
+
+    async def put(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        """Write one file, owned by the command user; missing parents are made.
+
+        Raises:
+            FileRefused: the path leaves the writable places or goes through a link.
+            DiskFull: the workspace has no room for it.
+            WorkspaceGone: the workspace itself failed.
+        """
+        ...
+
+    async def get(self, path: str, *, max_bytes: int) -> bytes:
+        """Read one regular file.
+
+        Raises:
+            FileNotFoundError: nothing is there.
+            FileRefused: not a regular file, reached through a link, or over `max_bytes`.
+            WorkspaceGone: the workspace itself failed.
+        """
+        ...
+
+    async def put_tree(self, tar: bytes, path: str = ".") -> None:
+        """Unpack a tar (gzipped or not) of regular files and folders below `path`.
+
+        Raises: as `put`; `FileRefused` also for links, devices and members out of the tree.
+        """
+        ...
+
+    async def get_tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, bytes]:
+        """Read every regular file at or below each path; a path that does not exist adds nothing.
+
+        Returns: path relative to `WORKDIR` -> content, sorted by path.
+
+        Raises: as `get`; `FileRefused` when anything below is a link or a special file, or the
+            sum passes `max_bytes`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End every process and remove the workspace. Safe to call twice; never raises."""
+        ...
+
+
+class Provider(Protocol):
+    """Opens workspaces of one kind."""
+
+    name: str
+    isolation_gaps: tuple[str, ...]
+    """What this provider isolates less well than Docker, one sentence each; empty = nothing."""
+
+    async def prepare(self, images: Sequence[str]) -> dict[str, str]:
+        """Make images ready, building what is missing; returns logical name -> content digest.
+
+        Raises:
+            UnknownImage: a name that nothing defines.
+            ImageError: a build failed; the message ends with the tail of its log.
+            EngineUnavailable: no engine answers.
+        """
+        ...
+
+    async def open(self, spec: WorkspaceSpec) -> Workspace:
+        """Open a workspace with the seed laid.
+
+        Raises: as `prepare`; `FileRefused` or `DiskFull` when the seed cannot be laid.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close every workspace still open. Safe to call twice."""
+        ...
+
+
+@asynccontextmanager
+async def opened(provider: Provider, spec: WorkspaceSpec) -> AsyncIterator[Workspace]:
+    """A workspace for the length of a `with` block."""
+    workspace = await provider.open(spec)
+    try:
+        yield workspace
+    finally:
+        await workspace.close()

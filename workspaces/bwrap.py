@@ -1,0 +1,298 @@
+"""Workspaces by bubblewrap, for machines without an engine: the host's /usr, all else private.
+
+It needs unprivileged user namespaces. It builds no root file system: what a logical image adds
+besides Python packages has to be installed on the host. See `isolation_gaps`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from . import images
+from .channel import RunnerWorkspace, runner_argv
+from .errors import EngineUnavailable, ImageError
+from .types import MIB, WORKDIR, Limits, WorkspaceSpec
+
+SITE = "/opt/rollmill"
+GRACE_S = 10.0
+CGROUPS = Path("/sys/fs/cgroup")
+HOST_FILES = (
+    "/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/libreoffice", "/etc/localtime",
+    "/etc/mime.types", "/var/cache/fontconfig", "/var/lib/libreoffice",
+)  # fmt: skip
+ACCOUNTS = {
+    "passwd": "agent:x:1000:1000::/home/agent:/bin/bash\n",
+    "group": "agent:x:1000:\n",
+}
+HOST_PROGRAMS = {"python": {"git": "git"}, "office": {"soffice": "libreoffice-calc-nogui"}}
+GAPS = (
+    "The host's /usr is visible read-only, so installed programs and their versions leak in.",
+    "The runner and the commands share one user; only pid 1 and prctl keep them apart.",
+    "There is no seccomp filter: the whole kernel interface of an unprivileged user is open.",
+    "CPU is not limited.",
+)
+AS_ROOT = ("Started by root, commands keep root's user id, though none of its capabilities.",)
+NO_CGROUPS = (
+    "Memory and processes are limited by rlimits, per process, since no cgroup is writable.",
+)
+
+
+class BwrapProvider:
+    """Opens workspaces on this host. One instance belongs to one event loop."""
+
+    name = "bwrap"
+
+    def __init__(self, *, run_id: str = "") -> None:
+        """Args:
+        run_id: accepted for symmetry; these workspaces are our own child processes.
+        """
+        self.run_id = run_id
+        self._cgroups = writable_cgroups()
+        self.isolation_gaps: tuple[str, ...] = (
+            *GAPS,
+            *(AS_ROOT if os.geteuid() == 0 else ()),
+            *(() if self._cgroups else NO_CGROUPS),
+        )
+        self._sites: dict[str, Path] = {}
+        self._python = ""
+        self._open: set[RunnerWorkspace] = set()
+
+    async def prepare(self, names: Sequence[str]) -> dict[str, str]:
+        """See `Provider.prepare`."""
+        if not self._python:
+            self._python = await asyncio.to_thread(usable)
+        for name in names:
+            if name not in self._sites:
+                self._sites[name] = await asyncio.to_thread(site_packages, name, self._python)
+        return {name: f"bwrap:{self._sites[name].name}" for name in names}
+
+    async def open(self, spec: WorkspaceSpec) -> RunnerWorkspace:
+        """See `Provider.open`."""
+        await self.prepare([spec.image])
+        groups = [make_cgroup(root, spec.limits) for root in self._cgroups]
+        process = await asyncio.create_subprocess_exec(
+            *_joining(groups),
+            *self._command(spec),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=MIB,
+            env={},
+        )
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        stderr = bytearray()
+        listening = asyncio.create_task(_keep_tail(process.stderr, stderr))
+
+        async def remove() -> None:
+            try:
+                await asyncio.wait_for(process.wait(), GRACE_S)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+            await listening
+            for group in groups:
+                await _remove_cgroup(group)
+            self._open.discard(workspace)
+
+        workspace = RunnerWorkspace(
+            spec,
+            process.stdout,
+            process.stdin,
+            remove=remove,
+            last_words=lambda: stderr.decode(errors="replace"),
+            env={
+                "PATH": f"{SITE}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+                "PYTHONPATH": SITE,
+            },
+        )
+        self._open.add(workspace)
+        try:
+            await workspace.start()
+        except BaseException:
+            await workspace.close()
+            raise
+        return workspace
+
+    async def close(self) -> None:
+        """See `Provider.close`."""
+        await asyncio.gather(*(workspace.close() for workspace in list(self._open)))
+
+    def _command(self, spec: WorkspaceSpec) -> list[str]:
+        limits = spec.limits
+        rlimits: Mapping[int, int] = (
+            {}
+            if self._cgroups
+            else {
+                resource.RLIMIT_NPROC: limits.pids,
+                resource.RLIMIT_DATA: limits.memory_bytes,
+            }
+        )
+        return [
+            "/usr/bin/env", "bwrap",
+            "--unshare-all", "--unshare-user", "--disable-userns", "--uid", "1000", "--gid", "1000",
+            "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL",
+            "--clearenv", "--hostname", "workspace",
+            *_host_view(self._python, self._sites[spec.image]),
+            "--ro-bind", str(self._sites[spec.image]), SITE,
+            "--proc", "/proc", "--dev", "/dev",
+            *_tmpfs("/dev/shm", min(limits.tmp_bytes, 64 * MIB), "1777"),
+            "--remount-ro", "/dev",
+            *_tmpfs(WORKDIR, limits.workspace_bytes, "0755"),
+            *_tmpfs("/tmp", limits.tmp_bytes, "1777"),
+            *_tmpfs("/home/agent", limits.tmp_bytes, "0755"),
+            "--remount-ro", "/",
+            "--chdir", WORKDIR,
+            "--", *runner_argv(limits, python=self._python, rlimits=rlimits),
+        ]  # fmt: skip
+
+
+def _tmpfs(path: str, size: int, mode: str) -> list[str]:
+    return ["--perms", mode, "--size", str(size), "--tmpfs", path]
+
+
+def _host_view(python: str, site: Path) -> list[str]:
+    """What of the host is bound, all of it read-only; accounts are our own two files."""
+    view = ["--ro-bind", "/usr", "/usr"]
+    for name in ("bin", "sbin", "lib", "lib64"):
+        root = Path("/") / name
+        if root.is_symlink():
+            view += ["--symlink", str(root.readlink()), str(root)]
+        elif root.exists():
+            view += ["--ro-bind", str(root), str(root)]
+    for path in HOST_FILES:
+        view += ["--ro-bind-try", path, path]
+    if not python.startswith("/usr/"):
+        view += ["--ro-bind", sys.base_prefix, sys.base_prefix]
+    for name in ACCOUNTS:
+        view += ["--ro-bind", str(site / "etc" / name), f"/etc/{name}"]
+    return view
+
+
+def usable() -> str:
+    """The Python for workspaces, once bubblewrap is known to work. Blocks.
+
+    Raises:
+        EngineUnavailable: bubblewrap is missing or may not make namespaces.
+    """
+    if shutil.which("bwrap") is None:
+        raise EngineUnavailable("bubblewrap is missing (Debian: apt-get install bubblewrap)")
+    probe = ["bwrap", "--unshare-all", "--unshare-user", "--ro-bind", "/", "/", "/bin/true"]
+    tried = subprocess.run(probe, capture_output=True, text=True, check=False)
+    if tried.returncode != 0:
+        raise EngineUnavailable(
+            f"bubblewrap may not make namespaces here: {tried.stderr.strip()}; "
+            "allow unprivileged user namespaces, or use a Docker Engine"
+        )
+    return _python()
+
+
+def _python() -> str:
+    """The distribution's Python when it is recent, else the one that runs us."""
+    own = "/usr/bin/python3"
+    check = "import sys; sys.exit(sys.version_info < (3, 11))"
+    if Path(own).exists() and subprocess.run([own, "-I", "-c", check], check=False).returncode == 0:
+        return own
+    return str(Path(sys.base_prefix) / "bin" / "python3")
+
+
+def site_packages(name: str, python: str) -> Path:
+    """A folder with the Python packages of a logical image, built once. Blocks.
+
+    Raises:
+        UnknownImage: nothing defines the name.
+        ImageError: the host lacks a program of the image, or pip failed.
+    """
+    spec = images.spec_of(name)
+    for program, package in HOST_PROGRAMS.get(name, {}).items():
+        if shutil.which(program) is None:
+            raise ImageError(
+                f"image {name!r} without an engine needs {program} on the host "
+                f"(Debian: apt-get install {package})"
+            )
+    ask = "import sys; print('%d.%d' % sys.version_info[:2])"
+    version = subprocess.run([python, "-I", "-c", ask], capture_output=True, text=True, check=True)
+    key = f"{images.tag_of(name)} {version.stdout} {python}"
+    place = images.cache_dir() / "site" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    with images.building(place.name):
+        if not place.exists():
+            _fill(place, spec, python, version.stdout.strip())
+    return place
+
+
+def _fill(place: Path, spec: images.ImageSpec, python: str, version: str) -> None:
+    draft = place.with_suffix(f".{uuid.uuid4().hex}")
+    draft.mkdir(parents=True)
+    try:
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile",
+                "--only-binary=:all:", "--python-version", version, "--target", str(draft),
+                "--root-user-action=ignore", *spec.requirements,
+            ],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise ImageError(f"pip failed:\n{done.stderr[-3000:]}")
+        shutil.rmtree(draft / "bin", ignore_errors=True)
+        (draft / "bin").mkdir()
+        (draft / "bin" / "python").symlink_to(python)
+        (draft / "bin" / "python3").symlink_to(python)
+        for path, text in spec.files.items():
+            program = draft / "bin" / Path(path).name
+            program.write_text(text.replace("#!/usr/bin/python3", f"#!{python}"))
+            program.chmod(0o755)
+        (draft / "etc").mkdir()
+        for name, line in ACCOUNTS.items():
+            (draft / "etc" / name).write_text(line)
+        draft.rename(place)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def writable_cgroups() -> tuple[Path, ...]:
+    """The cgroup folders we may make children in: memory and pids (v1). Empty = none."""
+    roots = (CGROUPS / "memory", CGROUPS / "pids")
+    return roots if all(os.access(root / "cgroup.procs", os.W_OK) for root in roots) else ()
+
+
+def make_cgroup(root: Path, limits: Limits) -> Path:
+    """A fresh child of a v1 hierarchy with its limit set."""
+    group = root / f"rollmill-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+    group.mkdir()
+    if root.name == "pids":
+        (group / "pids.max").write_text(str(limits.pids))
+    else:
+        (group / "memory.limit_in_bytes").write_text(str(limits.memory_bytes))
+    return group
+
+
+def _joining(groups: Sequence[Path]) -> list[str]:
+    """A prefix that enters the cgroups before it becomes the command after it."""
+    joins = "".join(f"echo $$ > {group}/cgroup.procs; " for group in groups)
+    return ["/bin/sh", "-c", f'{joins}exec "$@"', "sh"]
+
+
+async def _remove_cgroup(group: Path) -> None:
+    for _ in range(100):  # the kernel lets go of the last process a moment after its end
+        with contextlib.suppress(OSError):
+            group.rmdir()
+            return
+        await asyncio.sleep(0.02)
+
+
+async def _keep_tail(stream: asyncio.StreamReader, tail: bytearray) -> None:
+    while chunk := await stream.read(4096):
+        tail += chunk
+        del tail[:-4096]

@@ -1,0 +1,261 @@
+"""The host's side of the runner: a `Workspace` over one byte stream. Starts and removes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import posixpath
+import struct
+import tarfile
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from .errors import DiskFull, FileRefused, WorkspaceGone
+from .types import ExecResult, Limits, WorkspaceSpec
+
+FRAME = struct.Struct(">II")
+READY_S = 60.0
+PARTS = ("runner_files", "runner_output", "runner")
+PATIENCE_S = 60.0
+"""How long after its own deadline the runner may stay silent before it counts as gone."""
+
+NO_RLIMITS: Mapping[int, int] = MappingProxyType({})
+BASE_ENV = {
+    "HOME": "/home/agent",
+    "USER": "agent",
+    "LANG": "C.UTF-8",
+    "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
+    "TERM": "dumb",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
+
+_BOOT = """
+import base64,json,sys,types,zlib
+sources=json.loads(zlib.decompress(base64.b85decode(SOURCES)))
+sys.modules["box"]=box=types.ModuleType("box")
+box.__path__=[]
+for name,source in sources.items():
+    part=sys.modules["box."+name]=types.ModuleType("box."+name)
+    part.__package__="box"
+    exec(compile(source,name+".py","exec"),part.__dict__)
+sys.modules["box.runner"].main()
+"""
+"""Makes the sources into modules of a package `box`, so that relative imports work in there."""
+
+
+@cache
+def _program() -> str:
+    here = Path(__file__).parent
+    sources = {name: (here / f"{name}.py").read_text() for name in PARTS}
+    packed = base64.b85encode(zlib.compress(json.dumps(sources).encode(), 9))
+    return _BOOT.replace("SOURCES", repr(packed))
+
+
+def runner_argv(
+    limits: Limits, *, python: str = "/usr/bin/python3", rlimits: Mapping[int, int] = NO_RLIMITS
+) -> list[str]:
+    """The command line of a workspace's first process: it carries the runner's source.
+
+    Args:
+        rlimits: `resource.RLIMIT_*` -> value for the commands, where no cgroup does it.
+    """
+    config = {
+        "lifetime_s": limits.lifetime_s,
+        "output_bytes": limits.output_bytes,
+        "spill_bytes": limits.tmp_bytes // 8,
+        "rlimits": list(rlimits.items()),
+    }
+    return [python, "-I", "-S", "-c", _program(), json.dumps(config)]
+
+
+class RunnerWorkspace:
+    """A workspace whose runner is at the other end of a stream."""
+
+    def __init__(
+        self,
+        spec: WorkspaceSpec,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        remove: Callable[[], Awaitable[None]],
+        last_words: Callable[[], str],
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Args:
+        env: what this kind of workspace adds to `BASE_ENV`.
+        remove: waits until what runs the workspace is gone, once its stream is closed.
+        last_words: what the runner wrote to its standard error.
+        """
+        self.spec = spec
+        self._env = {**BASE_ENV, **env, **spec.env}
+        self._reader, self._writer = reader, writer
+        self._remove, self._last_words = remove, last_words
+        self._turn = asyncio.Lock()
+        self._closing: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Wait for the runner and lay the seed."""
+        try:
+            async with asyncio.timeout(READY_S):
+                await self._receive()
+        except TimeoutError:
+            raise WorkspaceGone(f"the runner did not answer within {READY_S:g} s") from None
+        if self.spec.seed:
+            await self.put_tree(self.spec.seed)
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> ExecResult:
+        """See `Workspace.exec`. The command and all it started are dead when it returns."""
+        deadline = self.spec.limits.command_s if timeout_s is None else timeout_s
+        request = {
+            "op": "exec",
+            "argv": list(argv),
+            "env": {**self._env, **(env or {})},
+            "cwd": cwd or ".",
+            "timeout_s": deadline,
+        }
+        reply, payload = await self._call(request, stdin, patience_s=deadline + PATIENCE_S)
+        stdout, stderr = payload[: reply["cut"]], payload[reply["cut"] :]
+        return ExecResult(
+            exit_code=reply["exit_code"],
+            stdout=stdout.decode(errors="replace"),
+            stderr=stderr.decode(errors="replace"),
+            duration_s=reply["duration_s"],
+            timed_out=reply["timed_out"],
+            stdout_bytes=reply["bytes"][0],
+            stderr_bytes=reply["bytes"][1],
+            spill_path=reply["spill"],
+        )
+
+    async def put(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        """See `Workspace.put`."""
+        await self._call({"op": "put", "files": [(path, mode, len(data))], "folders": []}, data)
+
+    async def get(self, path: str, *, max_bytes: int) -> bytes:
+        """See `Workspace.get`."""
+        return (await self._call({"op": "get", "path": path, "max_bytes": max_bytes}))[1]
+
+    async def put_tree(self, tar: bytes, path: str = ".") -> None:
+        """See `Workspace.put_tree`."""
+        files, folders, payload = members_of(tar, path)
+        await self._call({"op": "put", "files": files, "folders": folders}, payload)
+
+    async def get_tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, bytes]:
+        """See `Workspace.get_tree`."""
+        request = {"op": "get_tree", "paths": list(paths), "max_bytes": max_bytes}
+        reply, payload = await self._call(request)
+        found, offset = {}, 0
+        for name, size in reply["files"]:
+            found[name] = payload[offset : offset + size]
+            offset += size
+        return found
+
+    async def ping(self) -> None:
+        """Raise `WorkspaceGone` unless the runner answers."""
+        await self._call({"op": "ping"})
+
+    async def close(self) -> None:
+        """See `Workspace.close`."""
+        if self._closing is None:
+            self._writer.close()
+            self._closing = asyncio.create_task(self._finish())
+        await asyncio.shield(self._closing)
+
+    async def _finish(self) -> None:
+        await self._remove()
+
+    async def _call(
+        self, request: Mapping[str, Any], payload: bytes = b"", *, patience_s: float = 300.0
+    ) -> tuple[dict[str, Any], bytes]:
+        """Send one request and wait for its reply; a cancelled caller leaves the stream in step."""
+        exchange = asyncio.create_task(self._exchange(request, payload, patience_s))
+        exchange.add_done_callback(_retrieve)
+        reply, data = await asyncio.shield(exchange)
+        if "error" in reply:
+            raise _ERRORS[reply["error"]](reply["message"])
+        return reply, data
+
+    async def _exchange(
+        self, request: Mapping[str, Any], payload: bytes, patience_s: float
+    ) -> tuple[dict[str, Any], bytes]:
+        async with self._turn:
+            if self._closing is not None:
+                raise WorkspaceGone("the workspace is closed")
+            header = json.dumps(request).encode()
+            try:
+                async with asyncio.timeout(patience_s):
+                    self._writer.write(FRAME.pack(len(header), len(payload)) + header)
+                    self._writer.write(payload)
+                    await self._writer.drain()
+                    return await self._receive()
+            except TimeoutError:
+                self._writer.close()
+                raise WorkspaceGone(f"the runner was silent for {patience_s:g} s") from None
+            except OSError as error:
+                raise self._gone(str(error)) from error
+
+    async def _receive(self) -> tuple[dict[str, Any], bytes]:
+        try:
+            header_size, payload_size = FRAME.unpack(await self._reader.readexactly(FRAME.size))
+            header = json.loads(await self._reader.readexactly(header_size))
+            return header, await self._reader.readexactly(payload_size)
+        except (asyncio.IncompleteReadError, OSError) as error:
+            raise self._gone("its stream ended") from error
+
+    def _gone(self, why: str) -> WorkspaceGone:
+        words = self._last_words().strip()
+        return WorkspaceGone(f"the workspace is gone: {why}" + (f"; {words}" if words else ""))
+
+
+_ERRORS: dict[str, Callable[[str], Exception]] = {
+    "missing": FileNotFoundError,
+    "full": DiskFull,
+    "refused": FileRefused,
+}
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Mark the exception of an exchange whose caller was cancelled as seen."""
+    if not task.cancelled():
+        task.exception()
+
+
+def members_of(tar: bytes, path: str) -> tuple[list[tuple[str, int, int]], list[str], bytes]:
+    """The files (path, mode, size), folders and joined contents of a tar laid below `path`.
+
+    Raises:
+        FileRefused: it is no tar, or a member is a link, a device or leaves the tree.
+    """
+    files, folders, contents = [], [], []
+    try:
+        with tarfile.open(fileobj=io.BytesIO(tar), mode="r:*") as archive:
+            for member in archive:
+                if not (member.isfile() or member.isdir()):
+                    raise FileRefused(f"{member.name!r} is neither a regular file nor a folder")
+                if member.name.startswith("/") or ".." in member.name.split("/"):
+                    raise FileRefused(f"{member.name!r} leaves the tree it is laid in")
+                place = posixpath.join(path, member.name)
+                if member.isdir():
+                    folders.append(place)
+                    continue
+                stream = archive.extractfile(member)
+                assert stream is not None, "a regular file has content"
+                contents.append(stream.read())
+                files.append((place, member.mode & 0o777 | 0o600, len(contents[-1])))
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise FileRefused(f"expected a tar, plain or gzipped: {error}") from error
+    return files, folders, b"".join(contents)

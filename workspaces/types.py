@@ -1,0 +1,73 @@
+"""What a workspace is made from, and what a command in it gives back. Names no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+WORKDIR = "/workspace"
+"""Where the agent's files lie in every workspace; relative paths are relative to it."""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What one workspace may use. Every limit is on by default."""
+
+    memory_bytes: int = 1536 * MIB
+    """Resident memory of all processes plus all writable files; there is no swap."""
+    cpus: float = 1.0
+    pids: int = 256
+    workspace_bytes: int = 256 * MIB
+    """Size of the writable file system at `WORKDIR`."""
+    tmp_bytes: int = 128 * MIB
+    """Size of the writable file systems at /tmp and at the home directory, each."""
+    output_bytes: int = 64 * KIB
+    """Kept of each output stream of one command (head + tail); the rest goes to a spill file."""
+    command_s: float = 60.0
+    """Deadline of a command that names none."""
+    lifetime_s: float = 3600.0
+    """The workspace ends itself after this long, whatever runs in it."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value <= 0:
+                raise ValueError(f"{name} must be positive, got {value}; there is no 'no limit'")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkspaceSpec:
+    """How to open a workspace. Two opens of one spec give the same start."""
+
+    image: str
+    """Logical image name, resolved by `images.py`; not an engine's tag."""
+    seed: bytes = field(default=b"", repr=False)
+    """A gzipped tar laid at `WORKDIR`, owned by the command user; empty = an empty folder."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExecResult:
+    """What one command did. A non-zero exit code is a result, not an error."""
+
+    exit_code: int
+    """The command's own; 128 + n when signal n ended it, -1 when it never started."""
+    stdout: str
+    stderr: str
+    duration_s: float
+    timed_out: bool = False
+    """True when the deadline passed: every child process is dead, the output so far is kept."""
+    stdout_bytes: int = 0
+    """How much the command wrote, kept or not."""
+    stderr_bytes: int = 0
+    spill_path: str | None = None
+    """A file in the workspace holding the whole of what was cut; None = nothing was cut."""
+
+    @property
+    def truncated(self) -> bool:
+        """True when a stream passed `Limits.output_bytes` and lost its middle."""
+        return self.spill_path is not None
