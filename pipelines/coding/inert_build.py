@@ -14,9 +14,19 @@ from pathlib import Path
 MARK = "ROLLMILL_INERT_BUILD_MARK"
 """Names a file that this back end touches: its presence proves that pip asked it."""
 
-if "_PYPROJECT_HOOKS_BUILD_BACKEND" in os.environ:
-    os.environ["_PYPROJECT_HOOKS_BUILD_BACKEND"] = "sitecustomize"
-    os.environ.pop("_PYPROJECT_HOOKS_BACKEND_PATH_JSON", None)
+_BACKENDS = ("PEP517_BUILD_BACKEND", "_PYPROJECT_HOOKS_BUILD_BACKEND")
+_PATHS = (
+    "PEP517_BACKEND_PATH",
+    "_PYPROJECT_HOOKS_BACKEND_PATH",
+    "_PYPROJECT_HOOKS_BACKEND_PATH_JSON",
+)
+"""What pip's hook process is told, oldest name first; pip 25.0 and 26 renamed them."""
+
+for _name in _BACKENDS:
+    if _name in os.environ:
+        os.environ[_name] = "sitecustomize"
+        for _path in _PATHS:
+            os.environ.pop(_path, None)
 
 
 def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: object) -> str:

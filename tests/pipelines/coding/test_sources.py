@@ -1,12 +1,16 @@
 """Sources come as they were pinned, run nothing on the host, and say what is wrong with them."""
 
 import io
+import os
+import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from rollmill.pipelines.coding import inert_build
 from rollmill.pipelines.coding.fetch import fetch
 from rollmill.pipelines.coding.layout import choose_layout
 from rollmill.pipelines.coding.sources import Source, find_source, read_sources, shipped_sources
@@ -77,6 +81,24 @@ def test_an_sdist_is_fetched_without_running_its_code(
     assert not (tmp_path / "sprung").exists()
     (index / "tiny-1.0.tar.gz").unlink()
     assert fetch(source, tmp_path / "cache")[0] == tree
+
+
+@pytest.mark.parametrize(
+    ("backend", "path"),
+    [
+        ("PEP517_BUILD_BACKEND", "PEP517_BACKEND_PATH"),  # pip 23 and 24
+        ("_PYPROJECT_HOOKS_BUILD_BACKEND", "_PYPROJECT_HOOKS_BACKEND_PATH"),  # pip 25
+        ("_PYPROJECT_HOOKS_BUILD_BACKEND", "_PYPROJECT_HOOKS_BACKEND_PATH_JSON"),
+    ],
+)
+def test_the_hook_process_of_any_pip_is_turned_away_from_the_package(
+    tmp_path: Path, backend: str, path: str
+) -> None:
+    shutil.copy(inert_build.__file__, tmp_path / "sitecustomize.py")
+    ask = f"import os; print(os.environ[{backend!r}], os.environ.get({path!r}))"
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), backend: "backend", path: "."}
+    done = subprocess.run([sys.executable, "-c", ask], env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ["sitecustomize", "None"]
 
 
 @pytest.mark.parametrize(
