@@ -25,7 +25,13 @@ from ..model.train.loop import train
 from ..model.train.run_folder import StepMetrics
 from ..model.train.samples import Sample, samples_from_row
 from ..pipelines.dataset import read_rows, read_run
-from ..pipelines.pretraining import drill_samples, drills, learn_tokenizer, standard_library
+from ..pipelines.pretraining import (
+    drill_samples,
+    drills,
+    learn_tokenizer,
+    renamed_copies,
+    standard_library,
+)
 from ..pipelines.trajectory import Trajectory
 from . import progress
 from .config import BundleConfig, GenerateConfig
@@ -53,9 +59,8 @@ async def train_bundled(config: BundleConfig) -> dict[str, Any]:
         tokenizer,
         drill_samples(conversations, tokenizer, max_tokens=config.max_sample_tokens),
     )
-    second = _stage(
-        config, "demonstrations", load_model(first), tokenizer, _learned(demos, tokenizer)
-    )
+    learned = _learned(config, demos, tokenizer)
+    second = _stage(config, "demonstrations", load_model(first), tokenizer, learned)
     bundle = config.out / "bundled"
     save_checkpoint(load_model(second), bundle, torch.bfloat16)
     tokenizer.save(bundle / "tokenizer.json")
@@ -117,9 +122,10 @@ def _shape(config: BundleConfig, tokenizer: Tokenizer) -> ModelConfig:
     )
 
 
-def _learned(demos: Path, tokenizer: Tokenizer) -> list[Sample]:
-    rows = (row for row in read_rows(demos) if row["outcome"] == "pass")
-    return [sample for row in rows for sample in samples_from_row(row, tokenizer)]
+def _learned(config: BundleConfig, demos: Path, tokenizer: Tokenizer) -> list[Sample]:
+    rows = [row for row in read_rows(demos) if row["outcome"] == "pass"]
+    copies = renamed_copies(rows, each=config.renamed_copies, seed=config.seed)
+    return [sample for row in (*rows, *copies) for sample in samples_from_row(row, tokenizer)]
 
 
 def _stage(

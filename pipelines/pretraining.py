@@ -1,4 +1,5 @@
-"""What the policy reads before its first demonstration: repair drills over Python at hand.
+"""What the policy learns from besides demonstrations: repair drills, and copies of demonstrations
+under other names.
 
 The texts are those of the running interpreter's standard library (PSF licence). Nothing here is
 executed or verified, and nothing of it enters a dataset.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import random
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..model.chat import render, render_text
 from ..model.tokenizer import Tokenizer
 from ..model.train.samples import Sample
 from .coding.drills import repair_drills
+from .renaming import Row, names_by_source, renamed, vocabulary
 from .rollout.agent import Agent
 from .trajectory import Trajectory
 
@@ -62,6 +64,16 @@ def drill_samples(
         for ids in rendered
         if len(ids) <= max_tokens
     ]
+
+
+def renamed_copies(rows: Sequence[Row], *, each: int, seed: int) -> Iterator[Row]:
+    """Every demonstration `each` times under other names, words of the standard library."""
+    names = names_by_source(rows)
+    pool = vocabulary(text for _, text in standard_library())
+    for index, row in enumerate(rows):
+        for copy in range(each):
+            own = names[row["provenance"]["source"]]
+            yield renamed(row, own, pool, seed=f"{seed} {index} {copy}")
 
 
 def learn_tokenizer(

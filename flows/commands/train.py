@@ -80,10 +80,10 @@ def bundled(
     out: Annotated[
         Path | None, typer.Option(help="Folder of all stages; the same to resume.")
     ] = None,
-    demos: Annotated[int | None, typer.Option(help="Tasks to learn from. [400]")] = None,
+    demos: Annotated[int | None, typer.Option(help="Tasks to learn from. [300]")] = None,
     held_out: Annotated[int | None, typer.Option(help="Tasks to be scored on. [40]")] = None,
-    pretraining_steps: Annotated[int | None, typer.Option(help="[1100]")] = None,
-    sft_steps: Annotated[int | None, typer.Option(help="[600]")] = None,
+    pretraining_steps: Annotated[int | None, typer.Option(help="[3000]")] = None,
+    sft_steps: Annotated[int | None, typer.Option(help="[1200]")] = None,
     seed: Annotated[int | None, typer.Option(help="[0]")] = None,
     config: ConfigFile = None,
     json: Json = False,

@@ -17,7 +17,7 @@ from .gold import EDIT, READ, shortest_fragment
 from .mutations import Mutation, mutations_of
 
 MAX_FUNCTION_LINES = 30
-PER_FILE = 6
+PER_FILE = 40
 
 
 def repair_drills(
