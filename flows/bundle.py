@@ -149,7 +149,7 @@ def _stage(
     )
 
     def tell(metrics: StepMetrics) -> None:
-        progress.current().count(name, f"loss {metrics.loss:.3f}")
+        progress.current().step(name, f"loss {metrics.loss:.3f}")
 
     progress.current().begin(name, steps)
     return train(settings, model, tokenizer, samples, config.out / name, progress=tell)
