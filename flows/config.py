@@ -15,7 +15,10 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ..pipelines.rollout.policy import Sampling
+
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
+M2 = Sampling()
 _SPEED = frozenset({"out", "concurrency", "retries"})
 """Settings that do not decide what a run holds."""
 
@@ -43,6 +46,11 @@ class GenerateConfig(BaseModel):
     split: Literal["train", "held_out", "all"] = "train"
     """Which of the shipped sources."""
     workspace: Literal["auto", "docker", "bwrap"] = "auto"
+    temperature: float = Field(default=M2.temperature, ge=0)
+    """0 = greedy. Policies that sample nothing pass over it and the two below."""
+    top_p: float = Field(default=M2.top_p, gt=0, le=1)
+    top_k: int = Field(default=M2.top_k, ge=0)
+    """0 = no limit."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     shard_size: int = Field(default=64, ge=1)
     """Episodes in one shard, which is one Prefect task."""
@@ -54,6 +62,11 @@ class GenerateConfig(BaseModel):
     def identity(self) -> dict[str, Any]:
         """What decides the content of the run, as JSON values."""
         return self.model_dump(mode="json", exclude=set(_SPEED))
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the policies sample."""
+        return Sampling(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
 
     @property
     def run_id(self) -> str:
@@ -110,8 +123,8 @@ class BundleConfig(BaseModel):
     held_out: int = Field(default=40, ge=2)
     """Tasks from held-out sources to be scored on."""
     vocab_size: int = Field(default=3072, ge=512)
-    pretraining_steps: int = Field(default=3000, ge=1)
-    sft_steps: int = Field(default=1200, ge=1)
+    pretraining_steps: int = Field(default=1500, ge=1)
+    sft_steps: int = Field(default=1700, ge=1)
     batch_tokens: int = Field(default=4096, ge=64)
     max_sample_tokens: int = Field(default=4096, ge=16)
     lr: float = Field(default=3e-3, gt=0)

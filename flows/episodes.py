@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..pipelines.dataset.store import Run
+from ..pipelines.rollout.agent import Agent
 from ..pipelines.rollout.episode import attempt_episode
 from ..pipelines.rollout.policy import Policy
 from ..pipelines.task import Task
@@ -47,6 +48,7 @@ class Crew:
 
     run: Run
     provider: Provider
+    agent: Agent
     image_digests: Mapping[str, str]
     run_id: str
     concurrency: int
@@ -97,6 +99,7 @@ async def roll_out(shard: int, episodes: Sequence[Episode], crew: Crew) -> Count
                 run_id=crew.run_id,
                 attempt=episode.attempt,
                 seed=episode.seed,
+                agent=crew.agent,
                 image_digests=crew.image_digests,
                 keep=lambda row: run.add_episode(shard, row),
                 retries=crew.retries,

@@ -15,6 +15,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from ..pipelines.dataset.errors import RunError
+from ..pipelines.rollout.agent import Agent
 from ..pipelines.rollout.policies import open_policy
 from ..pipelines.rollout.policy import Policy
 from ..workspaces import DiskFull, EngineUnavailable
@@ -53,6 +54,7 @@ async def generate(config: GenerateConfig) -> dict[str, Any]:
         crew = Crew(
             run=session.run,
             provider=session.provider,
+            agent=Agent(sampling=config.sampling),
             image_digests=session.image_digests,
             run_id=config.run_id,
             concurrency=config.concurrency,

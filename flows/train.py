@@ -18,7 +18,7 @@ from ..model.model import Model
 from ..model.tokenizer import Tokenizer, load_bundled_tokenizer
 from ..model.train.config import TrainConfig
 from ..model.train.loop import train
-from ..model.train.run_folder import StepMetrics
+from ..model.train.run_folder import METRICS, StepMetrics, read_metrics
 from ..model.train.samples import Sample, samples_from_row
 from ..pipelines.dataset.store import read_rows
 from . import progress
@@ -50,10 +50,8 @@ def train_sft(config: SftConfig) -> dict[str, Any]:
             f"expected episodes that {config.keep} in {', '.join(map(str, folders))}, found none; "
             "generate with a better policy or choose another --keep"
         )
-    losses: list[float] = []
 
     def tell(metrics: StepMetrics) -> None:
-        losses.append(metrics.loss)
         progress.current().step("steps", f"loss {metrics.loss:.3f}")
 
     progress.current().begin("steps", config.steps)
@@ -66,12 +64,13 @@ def train_sft(config: SftConfig) -> dict[str, Any]:
         validation=validation,
         progress=tell,
     )
+    steps = read_metrics(config.out / METRICS)
     return {
         "model": str(checkpoint),
         "samples": len(samples),
         "steps": config.steps,
-        "first_loss": losses[0] if losses else None,
-        "last_loss": losses[-1] if losses else None,
+        "first_loss": steps[0].loss,
+        "last_loss": steps[-1].loss,
     }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .running import Json, show
+from .running import Json, next_steps, show
 
 if TYPE_CHECKING:
     from ...pipelines.dataset.export import ExportSummary
@@ -37,6 +37,8 @@ def report(
         typer.echo(" ".join(found.to_json().split("\n")))
     else:
         Console().print(tables(found))
+        for run in runs:
+            typer.echo(next_steps(run, "tasks show"))
 
 
 def export(

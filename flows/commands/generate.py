@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .running import ConfigFile, Json, given, run_flow, show, split_list
+from .running import ConfigFile, Json, given, next_steps, run_flow, show, split_list
 
 if TYPE_CHECKING:
     from ..config import GenerateConfig
@@ -40,6 +40,9 @@ def generate(
         str | None, typer.Option(help="Shipped sources: train, held_out or all. [train]")
     ] = None,
     workspace: Annotated[str | None, typer.Option(help="auto, docker or bwrap. [auto]")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 = greedy. [1.0]")] = None,
+    top_p: Annotated[float | None, typer.Option(help="[0.95]")] = None,
+    top_k: Annotated[int | None, typer.Option(help="0 = no limit. [40]")] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed makes other tasks. [0]")] = None,
     concurrency: Annotated[
         int | None, typer.Option(help="Workspaces at work at once. [2 a CPU]")
@@ -88,11 +91,5 @@ def _flow() -> Any:
 
 def _summary(result: dict[str, Any]) -> str:
     outcomes = ", ".join(f"{name} {count}" for name, count in result["outcomes"].items())
-    run = result["run"]
-    return (
-        f"{result['tasks']} tasks, {result['episodes']} episodes: {outcomes}\n"
-        f"dataset: {run}/shards (Arrow); next:\n"
-        f"  rollmill report {run}\n"
-        f"  rollmill export {run} --to {run}-export\n"
-        f"  rollmill train sft {run} --out {run}-sft"
-    )
+    counts = f"{result['tasks']} tasks, {result['episodes']} episodes: {outcomes}"
+    return f"{counts}\n{next_steps(Path(result['run']), 'report')}"

@@ -34,6 +34,20 @@ def show(result: dict[str, Any], *, as_json: bool, text: str) -> None:
     typer.echo(json.dumps(result) if as_json else text)
 
 
+def next_steps(run: Path, look: str) -> str:
+    """Where the dataset of a run lies and three commands to go on with.
+
+    Args:
+        look: the first of them, a command of ours that takes the run.
+    """
+    return (
+        f"dataset: {run}/shards (Arrow); next:\n"
+        f"  rollmill {look} {run}\n"
+        f"  rollmill export {run} --to {run}-export\n"
+        f"  rollmill train sft {run} --out {run}-sft"
+    )
+
+
 def run_flow(
     load: Callable[[], Callable[..., Any]],
     config: Any,

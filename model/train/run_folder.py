@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 KEPT_CHECKPOINTS = 2
+METRICS = "metrics.jsonl"
 
 
 class RunMismatch(ValueError):
@@ -46,7 +47,7 @@ class RunFolder:
         """
         self.path = path
         self._checkpoints = path / "checkpoints"
-        self._metrics = path / "metrics.jsonl"
+        self._metrics = path / METRICS
         self._checkpoints.mkdir(parents=True, exist_ok=True)
         wanted = json.loads(json.dumps(identity))
         file = path / "run.json"

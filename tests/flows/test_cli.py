@@ -22,6 +22,7 @@ COMMANDS = (
     ("tasks", "audit"),
     ("tasks", "show"),
     ("train", "sft"),
+    ("train", "bundled"),
     ("report",),
     ("export",),
     ("deploy",),
@@ -66,6 +67,7 @@ BAD = {
     "source for another family": (["--tasks", "cowork", "--source", "a==1"], "one of: "),
     "n": (["--n", "0"], "greater than or equal to 1, got 0"),
     "n is no number": (["--n", "many"], "valid integer"),
+    "temperature": (["--temperature", "-1"], "greater than or equal to 0, got -1"),
     "option": (["--polixy", "gold"], "--polixy"),
     "config file": (["--config", "none.toml"], "expected a TOML file at none.toml"),
 }

@@ -3,8 +3,11 @@
 import json
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +117,7 @@ def test_training_on_a_run_resumes_to_its_end(run: Command, whole: Any, tmp_path
     assert trained["samples"] == 4  # the null policy's episodes did not pass
     names = {path.name for path in Path(trained["model"]).iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
-    assert run(*words).json()["model"] == trained["model"]
+    assert run(*words).json() == trained
 
 
 def test_source_without_tests_leaves_nothing(run: Command, tmp_path: Path) -> None:
@@ -136,11 +139,59 @@ def test_no_engine_is_bad_input(run: Command, flags: list[str], tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_endpoint_is_a_policy_and_samples_as_asked(
+    run: Command, flags: list[str], tmp_path: Path
+) -> None:
+    with endpoint() as (url, seen):
+        words = ["--policy", f"openai:{url}#m2", "--temperature", "0.3", "--top-k", "7"]
+        made = run("generate", *flags, *words, "--out", str(tmp_path / "run"), "--json").json()
+    assert made["outcomes"] == {"pass": 0, "fail": 2, "unscored": 0}
+    assert {(one["temperature"], one["top_p"], one["top_k"]) for one in seen} == {(0.3, 0.95, 7)}
+    turns = [turn for row in read_rows(tmp_path / "run") for turn in row["turns"]]
+    assert [turn["policy_version"] for turn in turns] == ["m2", "m2"]
+
+
 @pytest.mark.office
-def test_both_domains_share_the_tasks(run: Command, tally: Path, tmp_path: Path) -> None:
+def test_gold_passes_on_workbooks(run: Command, tmp_path: Path) -> None:
     words = ["--n", "2", "--policy", "gold", "--tasks", "workbooks"]
     made = run("generate", *words, "--out", str(tmp_path / "run"), "--json").json()
     assert made["outcomes"] == {"pass": 2, "fail": 0, "unscored": 0}
+
+
+@contextmanager
+def endpoint() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """An OpenAI-compatible server on loopback that always submits; its URL and what it was sent."""
+    seen: list[dict[str, Any]] = []
+    call = {"id": "1", "type": "function", "function": {"name": "submit", "arguments": "{}"}}
+    message = {"role": "assistant", "content": "", "tool_calls": [call]}
+    answer = {"model": "m2", "choices": [{"message": message, "finish_reason": "tool_calls"}]}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.reply({"data": [{"id": "m2"}]})
+
+        def do_POST(self) -> None:
+            seen.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.reply(answer)
+
+        def reply(self, body: dict[str, Any]) -> None:
+            data = json.dumps(body).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/v1", seen
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _await(condition: Callable[[], bool], what: str, timeout_s: float = 400.0) -> None:
