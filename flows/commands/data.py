@@ -34,7 +34,7 @@ def report(
     if plot is not None:
         draw(found, plot)
     if json:
-        typer.echo(" ".join(found.to_json().split("\n")))
+        typer.echo(found.to_json())
     else:
         Console().print(tables(found))
         for run in runs:

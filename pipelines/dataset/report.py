@@ -45,7 +45,7 @@ class Report:
 
     def to_json(self) -> str:
         """The same for machines."""
-        return json.dumps(asdict(self), indent=2)
+        return json.dumps(asdict(self))
 
     def line(self, stage: str) -> Line:
         """One line of the funnel by its stage."""
