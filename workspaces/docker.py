@@ -15,8 +15,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 import docker
 import docker.errors
@@ -33,6 +33,8 @@ OWNER_LABEL = "rollmill.owner"
 RUNNER_CAPABILITIES = ("SETUID", "SETGID", "KILL", "CHOWN")
 REMOVAL_S = 15
 
+Result = TypeVar("Result")
+
 
 class DockerProvider:
     """Opens workspaces on one Docker Engine. One instance belongs to one event loop."""
@@ -48,7 +50,7 @@ class DockerProvider:
         self._client: docker.APIClient | None = None
         self._connecting = asyncio.Lock()
         self._guard = Guard()
-        self._starting: set[asyncio.Task[tuple[str, socket.socket]]] = set()
+        self._pending: set[asyncio.Task[Any]] = set()
         self._cpus = 1.0
         self._images: dict[str, str] = {}
         self._open: set[RunnerWorkspace] = set()
@@ -65,15 +67,13 @@ class DockerProvider:
         """See `Provider.open`."""
         image = (await self.prepare([spec.image]))[spec.image]
         client = await self._connected()
-        starting = asyncio.create_task(asyncio.to_thread(self._start, client, spec, image))
-        self._starting.add(starting)
-        starting.add_done_callback(self._starting.discard)
+        starting = self._background(asyncio.to_thread(self._start, client, spec, image))
         try:
             container, link = await asyncio.shield(starting)
+            workspace = await self._attach(client, spec, container, link)
         except asyncio.CancelledError:
-            starting.add_done_callback(_hang_up)  # the runner ends when its stream does
+            self._background(_abandon(client, starting))
             raise
-        workspace = await self._attach(client, spec, container, link)
         self._open.add(workspace)
         try:
             await workspace.start()
@@ -84,12 +84,20 @@ class DockerProvider:
 
     async def close(self) -> None:
         """See `Provider.close`."""
-        await asyncio.gather(*self._starting, return_exceptions=True)
+        while self._pending:  # what starts may have to be abandoned
+            await asyncio.gather(*self._pending, return_exceptions=True)
         await asyncio.gather(*(workspace.close() for workspace in list(self._open)))
         if self._client is not None:
             self._client.close()
             self._client = None
             await asyncio.to_thread(self._guard.dismiss)
+
+    def _background(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """A task that `close` waits for."""
+        task = asyncio.create_task(work)
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+        return task
 
     async def _connected(self) -> docker.APIClient:
         async with self._connecting:
@@ -121,8 +129,7 @@ class DockerProvider:
             return container, link
         except BaseException as error:  # a created container would stay for ever
             if container:
-                with contextlib.suppress(*ENGINE_ERRORS):
-                    client.remove_container(container, force=True)
+                _remove(client, container)
             if isinstance(error, ENGINE_ERRORS):
                 raise EngineUnavailable(
                     f"the engine could not start a container: {error}"
@@ -212,8 +219,7 @@ def remove_owned(owner: str) -> None:
     with contextlib.closing(client):
         for _ in range(2):
             for found in client.containers(all=True, filters={"label": f"{OWNER_LABEL}={owner}"}):
-                with contextlib.suppress(*ENGINE_ERRORS):  # it may be on its way out already
-                    client.remove_container(found["Id"], force=True)
+                _remove(client, found["Id"])
             time.sleep(1)
 
 
@@ -227,9 +233,20 @@ def _attached(client: docker.APIClient, container: str) -> socket.socket:
         answer._response.close()  # gives the connection back; our duplicate stays open
 
 
-def _hang_up(starting: asyncio.Task[tuple[str, socket.socket]]) -> None:
-    if not starting.cancelled() and starting.exception() is None:
-        starting.result()[1].close()
+async def _abandon(
+    client: docker.APIClient, starting: asyncio.Task[tuple[str, socket.socket]]
+) -> None:
+    """Remove the container of an opening that nobody waits for any more."""
+    with contextlib.suppress(EngineUnavailable):
+        container, link = await starting
+        link.close()
+        await asyncio.to_thread(_remove, client, container)
+
+
+def _remove(client: docker.APIClient, container: str) -> None:
+    """Remove a container at once; it may be on its way out already. Blocks."""
+    with contextlib.suppress(*ENGINE_ERRORS):
+        client.remove_container(container, force=True)
 
 
 async def _demultiplex(
@@ -255,8 +272,7 @@ def _await_removal(client: docker.APIClient, container: str) -> None:
     except docker.errors.NotFound:
         return
     except ENGINE_ERRORS:
-        with contextlib.suppress(*ENGINE_ERRORS):
-            client.remove_container(container, force=True)
+        _remove(client, container)
 
 
 def leftovers(run_id: str | None = None) -> list[str]:

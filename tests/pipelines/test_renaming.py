@@ -23,7 +23,7 @@ def row(source: str, user: str, code: str) -> dict[str, Any]:
 
 ROWS = [
     row("cars", "Print the Weight and gross_weight in cars.xlsx.", CODE),
-    row("irises", "Print the Petal in irises.xlsx.", "wb = load('irises.xlsx')\nwb['Petal']"),
+    row("irises", "Print Petal in irises.xlsx.", "wb = load('irises.xlsx')\nprint(wb['Petal'])"),
 ]
 
 
