@@ -25,6 +25,7 @@ from ..model.train.loop import train
 from ..model.train.run_folder import StepMetrics
 from ..model.train.samples import Sample, samples_from_row
 from ..pipelines.dataset import read_rows, read_run
+from ..pipelines.dataset.lock import WriteLock
 from ..pipelines.pretraining import (
     drill_samples,
     drills,
@@ -47,6 +48,12 @@ async def train_bundled(config: BundleConfig) -> dict[str, Any]:
 
     Returns: where the checkpoint lies, its pass rate by family and the share of parsed turns.
     """
+    config.out.mkdir(parents=True, exist_ok=True)
+    with WriteLock(config.out):
+        return await _train_bundled(config)
+
+
+async def _train_bundled(config: BundleConfig) -> dict[str, Any]:
     demos, held_out = config.out / "demos", config.out / "held-out"
     await generate(_generate(config, demos, "gold", split="train", n=config.demos))
     passed = [row for row in read_run(demos) if row.outcome == "pass"]
@@ -149,7 +156,7 @@ def _stage(
     )
 
     def tell(metrics: StepMetrics) -> None:
-        progress.current().step(name, f"loss {metrics.loss:.3f}")
+        progress.current().reach(name, metrics.step, f"loss {metrics.loss:.3f}")
 
     progress.current().begin(name, steps)
     return train(settings, model, tokenizer, samples, config.out / name, progress=tell)

@@ -33,8 +33,8 @@ class Speaker(Protocol):
         """One more thing of the kind `what` came out of a stage; it moves on by `advance`."""
         ...
 
-    def step(self, stage: str, reading: str) -> None:
-        """A stage moved on by one; `reading` is how it stands now, such as a loss."""
+    def reach(self, stage: str, done: int, reading: str) -> None:
+        """A stage has `done` steps behind it; `reading` is how it stands now, such as a loss."""
         ...
 
     def say(self, text: str) -> None:
@@ -51,7 +51,7 @@ class Silent:
     def count(self, stage: str, what: str, *, advance: int = 1) -> None:
         """Nothing."""
 
-    def step(self, stage: str, reading: str) -> None:
+    def reach(self, stage: str, done: int, reading: str) -> None:
         """Nothing."""
 
     def say(self, text: str) -> None:
@@ -88,11 +88,11 @@ class Plain:
         state.counts[what] += 1
         self._advance(stage, state, advance)
 
-    def step(self, stage: str, reading: str) -> None:
+    def reach(self, stage: str, done: int, reading: str) -> None:
         """Note the reading, and write a line when one is due."""
         state = self._stages.setdefault(stage, _Stage(0))
         state.reading = reading
-        self._advance(stage, state, 1)
+        self._advance(stage, state, done - state.done)
 
     def _advance(self, stage: str, state: _Stage, advance: int) -> None:
         state.done += advance
@@ -128,9 +128,9 @@ class Live:
         state.counts[what] += 1
         self._bars.update(self._ids[stage], advance=advance, funnel=state.funnel)
 
-    def step(self, stage: str, reading: str) -> None:
+    def reach(self, stage: str, done: int, reading: str) -> None:
         """Move the bar and show the reading."""
-        self._bars.update(self._ids[stage], advance=1, funnel=reading)
+        self._bars.update(self._ids[stage], completed=done, funnel=reading)
 
     def say(self, text: str) -> None:
         """Write the line above the bars."""

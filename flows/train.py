@@ -20,6 +20,7 @@ from ..model.train.config import TrainConfig
 from ..model.train.loop import train
 from ..model.train.run_folder import METRICS, StepMetrics, read_metrics
 from ..model.train.samples import Sample, samples_from_row
+from ..pipelines.dataset.lock import WriteLock
 from ..pipelines.dataset.store import read_rows
 from . import progress
 from .checks import check_sft, data_folders
@@ -52,18 +53,20 @@ def train_sft(config: SftConfig) -> dict[str, Any]:
         )
 
     def tell(metrics: StepMetrics) -> None:
-        progress.current().step("steps", f"loss {metrics.loss:.3f}")
+        progress.current().reach("steps", metrics.step, f"loss {metrics.loss:.3f}")
 
     progress.current().begin("steps", config.steps)
-    checkpoint = train(
-        _train_config(config),
-        model,
-        tokenizer,
-        samples,
-        config.out,
-        validation=validation,
-        progress=tell,
-    )
+    config.out.mkdir(parents=True, exist_ok=True)
+    with WriteLock(config.out):
+        checkpoint = train(
+            _train_config(config),
+            model,
+            tokenizer,
+            samples,
+            config.out,
+            validation=validation,
+            progress=tell,
+        )
     steps = read_metrics(config.out / METRICS)
     return {
         "model": str(checkpoint),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import Self
 
 from .errors import RunLocked
 
 
 class WriteLock:
-    """The right to write a folder, held until `release` or the end of the process.
+    """The right to write a folder, held until `release`, the end of a `with` block, or the end
+    of the process.
 
     Raises:
         RunLocked: another process, or another lock of this one, holds it.
@@ -30,6 +32,12 @@ class WriteLock:
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Give the right up. Safe to call twice."""

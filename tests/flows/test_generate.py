@@ -1,6 +1,7 @@
 """`generate` end to end in real workspaces: what passes, what a kill costs, what a run holds."""
 
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from rollmill.flows.config import GenerateConfig
+from rollmill.pipelines.dataset.lock import WriteLock
 from rollmill.pipelines.dataset.store import read_rows
 from rollmill.workspaces import leftovers
 
@@ -117,6 +119,9 @@ def test_training_on_a_run_resumes_to_its_end(run: Command, whole: Any, tmp_path
     assert trained["samples"] == 4  # the null policy's episodes did not pass
     names = {path.name for path in Path(trained["model"]).iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    with WriteLock(tmp_path / "sft"):
+        refused = run(*words)
+    assert (refused.code, f"process {os.getpid()} is writing" in refused.err) == (2, True)
     assert run(*words).json() == trained
 
 
