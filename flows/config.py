@@ -19,7 +19,7 @@ from ..pipelines.rollout.policy import Sampling
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 M2 = Sampling()
-_SPEED = frozenset({"out", "concurrency", "retries"})
+_SPEED = frozenset({"out", "concurrency", "setup_concurrency", "grading_concurrency", "retries"})
 """Settings that do not decide what a run holds."""
 
 
@@ -55,7 +55,11 @@ class GenerateConfig(BaseModel):
     shard_size: int = Field(default=64, ge=1)
     """Episodes in one shard, which is one Prefect task."""
     concurrency: int = Field(default_factory=lambda: 2 * (os.cpu_count() or 1), ge=1)
-    """Workspaces at work at the same time; does not change the result."""
+    """Episodes whose agent is at work at the same time; does not change the result."""
+    setup_concurrency: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    """Workspaces that are started at the same time, where starting one costs."""
+    grading_concurrency: int = Field(default_factory=lambda: 2 * (os.cpu_count() or 1), ge=1)
+    """Episodes that are graded at the same time."""
     retries: int = Field(default=2, ge=0)
     """How often an episode that our machinery failed is tried again."""
 

@@ -5,7 +5,6 @@ An episode is known by task, policy and attempt; its seed follows from these and
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections import Counter
@@ -15,7 +14,7 @@ from typing import TypeAlias
 
 from ..pipelines.dataset.store import Run
 from ..pipelines.rollout.agent import Agent
-from ..pipelines.rollout.episode import attempt_episode
+from ..pipelines.rollout.episode import OPENINGS, Stages, attempt_episode
 from ..pipelines.rollout.policy import Policy
 from ..pipelines.task import Task
 from ..pipelines.trajectory import RETRIED, Trajectory
@@ -52,8 +51,9 @@ class Crew:
     image_digests: Mapping[str, str]
     run_id: str
     concurrency: int
-    slots: asyncio.Semaphore
-    """One for each episode that may be under way, whatever its shard."""
+    """Episodes of one shard under way, whatever their stage."""
+    stages: Stages
+    """What all shards share of each stage."""
     retries: int
 
 
@@ -91,23 +91,25 @@ async def roll_out(shard: int, episodes: Sequence[Episode], crew: Crew) -> Count
         progress.current().count("episodes", row.outcome)
 
     async def attempt(episode: Episode) -> Trajectory:
-        async with crew.slots:
-            tries = await attempt_episode(
-                episode.task,
-                episode.policy,
-                crew.provider,
-                run_id=crew.run_id,
-                attempt=episode.attempt,
-                seed=episode.seed,
-                agent=crew.agent,
-                image_digests=crew.image_digests,
-                keep=lambda row: run.add_episode(shard, row),
-                retries=crew.retries,
-            )
+        tries = await attempt_episode(
+            episode.task,
+            episode.policy,
+            crew.provider,
+            run_id=crew.run_id,
+            attempt=episode.attempt,
+            seed=episode.seed,
+            agent=crew.agent,
+            image_digests=crew.image_digests,
+            keep=lambda row: run.add_episode(shard, row),
+            stages=crew.stages,
+            retries=crew.retries,
+        )
         progress.current().count("episodes", tries[-1].outcome)
         return tries[-1]
 
     owed = [episode for episode in episodes if episode.key not in rows]
+    for episode in owed:
+        crew.provider.expect(episode.task.workspace, OPENINGS)
     async with in_order(attempt, owed, at_once=crew.concurrency) as results:
         async for row in results:
             rows[key_of(row)] = row

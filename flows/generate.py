@@ -16,6 +16,7 @@ from prefect.cache_policies import NO_CACHE
 
 from ..pipelines.dataset.errors import RunError
 from ..pipelines.rollout.agent import Agent
+from ..pipelines.rollout.episode import Stages
 from ..pipelines.rollout.policies import open_policy
 from ..pipelines.rollout.policy import Policy
 from ..workspaces import DiskFull, EngineUnavailable
@@ -57,8 +58,11 @@ async def generate(config: GenerateConfig) -> dict[str, Any]:
             agent=Agent(sampling=config.sampling),
             image_digests=session.image_digests,
             run_id=config.run_id,
-            concurrency=config.concurrency,
-            slots=asyncio.Semaphore(config.concurrency),
+            concurrency=config.concurrency + config.grading_concurrency,
+            stages=Stages(
+                acting=asyncio.Semaphore(config.concurrency),
+                grading=asyncio.Semaphore(config.grading_concurrency),
+            ),
             retries=config.retries,
         )
         outcomes = await _roll_out_all(shards, crew)

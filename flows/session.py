@@ -49,7 +49,9 @@ async def opened_session(config: GenerateConfig) -> AsyncIterator[Session]:
     """
     families = [get_family(name) for name in family_names(config.tasks)]
     chosen = choose_sources(families, config.source, config.split)
-    provider = open_provider(config.workspace, run_id=config.run_id)
+    provider = open_provider(
+        config.workspace, run_id=config.run_id, starts=config.setup_concurrency
+    )
     try:
         images = sorted({image for family in families for image in family.images})
         digests = await provider.prepare(images)

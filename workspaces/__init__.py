@@ -15,6 +15,7 @@ from .errors import (
     WorkspaceError,
     WorkspaceGone,
 )
+from .pool import PooledProvider
 from .registry import PROVIDERS, open_provider
 from .scripted import ScriptedProvider, ScriptedWorkspace
 from .types import KIB, MIB, WORKDIR, ExecResult, Limits, WorkspaceSpec
@@ -34,6 +35,7 @@ __all__ = [
     "Finding",
     "ImageError",
     "Limits",
+    "PooledProvider",
     "Provider",
     "ScriptedProvider",
     "ScriptedWorkspace",

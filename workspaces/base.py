@@ -94,8 +94,16 @@ class Provider(Protocol):
         """
         ...
 
-    async def open(self, spec: WorkspaceSpec) -> Workspace:
+    def expect(self, spec: WorkspaceSpec, times: int) -> None:
+        """Announce openings that come soon, so that they may be prepared. Changes no result."""
+        ...
+
+    async def open(self, spec: WorkspaceSpec, *, fresh: bool = False) -> Workspace:
         """Open a workspace with the seed laid.
+
+        Args:
+            fresh: one that nobody used before and nobody will afterwards, as verdicts need it;
+                else it may be one that was used, emptied and compared with a new one.
 
         Raises: as `prepare`; `FileRefused` or `DiskFull` when the seed cannot be laid.
         """
@@ -107,9 +115,11 @@ class Provider(Protocol):
 
 
 @asynccontextmanager
-async def opened(provider: Provider, spec: WorkspaceSpec) -> AsyncIterator[Workspace]:
-    """A workspace for the length of a `with` block."""
-    workspace = await provider.open(spec)
+async def opened(
+    provider: Provider, spec: WorkspaceSpec, *, fresh: bool = False
+) -> AsyncIterator[Workspace]:
+    """A workspace for the length of a `with` block; see `Provider.open`."""
+    workspace = await provider.open(spec, fresh=fresh)
     try:
         yield workspace
     finally:

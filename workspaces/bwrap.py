@@ -76,8 +76,11 @@ class BwrapProvider:
                 self._sites[name] = await asyncio.to_thread(site_packages, name, self._python)
         return {name: f"bwrap:{self._sites[name].name}" for name in names}
 
-    async def open(self, spec: WorkspaceSpec) -> RunnerWorkspace:
-        """See `Provider.open`."""
+    def expect(self, spec: WorkspaceSpec, times: int) -> None:
+        """See `Provider.expect`; a new one costs no more than a clean one."""
+
+    async def open(self, spec: WorkspaceSpec, *, fresh: bool = False) -> RunnerWorkspace:
+        """See `Provider.open`; every one is fresh."""
         await self.prepare([spec.image])
         groups = [make_cgroup(root, spec.limits) for root in self._cgroups]
         process = await asyncio.create_subprocess_exec(

@@ -16,12 +16,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from .errors import DiskFull, FileRefused, WorkspaceGone
+from .errors import DiskFull, FileRefused, WorkspaceError, WorkspaceGone
 from .types import ExecResult, Limits, WorkspaceSpec
 
 FRAME = struct.Struct(">II")
 READY_S = 60.0
-PARTS = ("runner_files", "runner_output", "runner")
+RENEW_S = 5.0
+"""A workspace that takes longer to be emptied is not worth it."""
+PARTS = ("runner_files", "runner_output", "runner_reset", "runner")
 PATIENCE_S = 60.0
 """How long after its own deadline the runner may stay silent before it counts as gone."""
 
@@ -99,12 +101,13 @@ class RunnerWorkspace:
         self._remove, self._last_words = remove, last_words
         self._turn = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
+        self._at_start: dict[str, str] = {}
 
     async def start(self) -> None:
         """Wait for the runner and lay the seed."""
         try:
             async with asyncio.timeout(READY_S):
-                await self._receive()
+                self._at_start = (await self._receive())[0]["state"]
         except TimeoutError:
             raise WorkspaceGone(f"the runner did not answer within {READY_S:g} s") from None
         if self.spec.seed:
@@ -167,6 +170,20 @@ class RunnerWorkspace:
     async def ping(self) -> None:
         """Raise `WorkspaceGone` unless the runner answers."""
         await self._call({"op": "ping"})
+
+    async def renew(self) -> bool:
+        """End all processes, empty all writable places, start the lifetime anew.
+
+        Returns: whether everything is as it was at the start, before a seed was laid. False also
+        when it is busy, gone or slow; then it must not be used again.
+        """
+        if self._turn.locked():
+            return False
+        try:
+            reply, _ = await self._call({"op": "renew"}, patience_s=RENEW_S)
+        except WorkspaceError:
+            return False
+        return bool(reply["state"] == self._at_start)
 
     async def close(self) -> None:
         """See `Workspace.close`."""

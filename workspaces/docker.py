@@ -63,8 +63,11 @@ class DockerProvider:
                 self._images[name] = await asyncio.to_thread(images.ensure, client, name)
         return {name: self._images[name] for name in names}
 
-    async def open(self, spec: WorkspaceSpec) -> RunnerWorkspace:
-        """See `Provider.open`."""
+    def expect(self, spec: WorkspaceSpec, times: int) -> None:
+        """See `Provider.expect`; preparing is for a pool."""
+
+    async def open(self, spec: WorkspaceSpec, *, fresh: bool = False) -> RunnerWorkspace:
+        """See `Provider.open`; every one is fresh."""
         image = (await self.prepare([spec.image]))[spec.image]
         client = await self._connected()
         starting = self._background(asyncio.to_thread(self._start, client, spec, image))

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from .base import Provider
 from .bwrap import BwrapProvider
 from .docker import DockerProvider
 from .engine import ensure_engine
+from .pool import PooledProvider
 
 log = logging.getLogger(__name__)
 
-PROVIDERS: dict[str, type[DockerProvider] | type[BwrapProvider]] = {
-    "docker": DockerProvider,
-    "bwrap": BwrapProvider,
+PROVIDERS: dict[str, Callable[[str, int | None], Provider]] = {
+    "docker": lambda run_id, starts: PooledProvider(DockerProvider(run_id=run_id), starts=starts),
+    "bwrap": lambda run_id, starts: BwrapProvider(run_id=run_id),
 }
+"""Name -> what opens workspaces, given the id of the run and how many may be started at once."""
 
 
-def open_provider(name: str = "auto", *, run_id: str = "") -> Provider:
+def open_provider(name: str = "auto", *, run_id: str = "", starts: int | None = None) -> Provider:
     """A provider by name; `auto` is Docker where an engine answers, else bubblewrap.
+
+    Args:
+        run_id: whose workspaces they are.
+        starts: how many may be started at once, where starting costs; None = one a CPU.
 
     Raises:
         ValueError: nobody has that name.
@@ -29,7 +36,7 @@ def open_provider(name: str = "auto", *, run_id: str = "") -> Provider:
     if name not in PROVIDERS:
         choices = ", ".join(["auto", *PROVIDERS])
         raise ValueError(f"unknown workspace provider {name!r}; choose one of: {choices}")
-    return PROVIDERS[name](run_id=run_id)
+    return PROVIDERS[name](run_id, starts)
 
 
 def choose() -> tuple[str, str]:

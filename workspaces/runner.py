@@ -38,6 +38,7 @@ from .runner_files import (
     write,
 )
 from .runner_output import CHUNK, SPILL_DIR, Spill, Stream, take
+from .runner_reset import state, wipe
 
 FRAME = struct.Struct(">II")
 LAST_WORDS_S = 0.1  # for output of children that outlive the command itself
@@ -57,7 +58,7 @@ class Runner:
 
     def serve(self) -> None:
         """Answer until the host is gone."""
-        self.reply({"ready": True})
+        self.reply({"state": state()})
         while True:
             header, payload = self.receive()
             operation = getattr(self, "on_" + header.pop("op"))
@@ -87,6 +88,14 @@ class Runner:
     def on_ping(self, _: bytes) -> tuple[dict[str, Any], bytes]:
         """Show that the runner lives."""
         return {}, b""
+
+    def on_renew(self, _: bytes) -> tuple[dict[str, Any], bytes]:
+        """Undo all that was done here; what is there now is for the host to compare."""
+        end_everyone(0)
+        wipe()
+        self.commands = 0
+        limit_lifetime(self.config["lifetime_s"])
+        return {"state": state()}, b""
 
     def on_exec(
         self, stdin: bytes, *, argv: list[str], env: dict[str, str], cwd: str, timeout_s: float
@@ -216,7 +225,8 @@ def start(
                 set_dumpable(True)  # nobody else is alive; needed to write the next file
             with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
                 score.write("1000")  # when memory runs out, the command goes and not the runner
-            for fd in (source, out_w, err_w) if os.getuid() == 0 else ():
+            own = (out_w, err_w, *((source,) if stdin else ()))  # never /dev/null
+            for fd in own if os.getuid() == 0 else ():
                 os.fchown(fd, AGENT_ID, AGENT_ID)  # so that /dev/stdout can be opened
             for target, fd in enumerate((source, out_w, err_w)):
                 os.dup2(fd, target)

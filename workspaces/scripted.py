@@ -115,8 +115,11 @@ class ScriptedProvider:
         """See `Provider.prepare`; every name is known."""
         return {name: f"scripted:{name}" for name in images}
 
-    async def open(self, spec: WorkspaceSpec) -> ScriptedWorkspace:
-        """See `Provider.open`."""
+    def expect(self, spec: WorkspaceSpec, times: int) -> None:
+        """See `Provider.expect`; there is nothing to prepare."""
+
+    async def open(self, spec: WorkspaceSpec, *, fresh: bool = False) -> ScriptedWorkspace:
+        """See `Provider.open`; every one is fresh."""
         number = len(self.opened)
         script = self._scripts[number] if number < len(self._scripts) else []
         self.opened.append(ScriptedWorkspace(spec, script))

@@ -45,12 +45,12 @@ def generate(
     top_k: Annotated[int | None, typer.Option(help="0 = no limit. [40]")] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed makes other tasks. [0]")] = None,
     concurrency: Annotated[
-        int | None, typer.Option(help="Workspaces at work at once. [2 a CPU]")
+        int | None, typer.Option(help="Agents at work at once. [2 a CPU]")
     ] = None,
+    setup_concurrency: Annotated[int | None, typer.Option(help="At once. [1 a CPU]")] = None,
+    grading_concurrency: Annotated[int | None, typer.Option(help="At once. [2 a CPU]")] = None,
     shard_size: Annotated[int | None, typer.Option(help="Episodes in one shard. [64]")] = None,
-    retries: Annotated[
-        int | None, typer.Option(help="Tries again after a failure of ours. [2]")
-    ] = None,
+    retries: Annotated[int | None, typer.Option(help="After a failure of ours. [2]")] = None,
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:

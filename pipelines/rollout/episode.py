@@ -11,7 +11,9 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 from ...verifiers import Check, Verdict, get_verifier
 from ...workspaces import (
@@ -34,7 +36,19 @@ ACTED_AGAIN: frozenset[Status] = frozenset({"policy_error", "workspace_error"})
 """Statuses after which the whole episode is tried again; `verifier_error` repeats only the
 verification, and `cancelled` waits for the next run."""
 VERIFY_TRIES = 2
+OPENINGS = 2
+"""Workspaces that an episode opens when all goes well: to act in, and to be graded in."""
 MAX_BACKOFF_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """What an episode passes through; each stage waits for something else, so each has a limit."""
+
+    acting: AbstractAsyncContextManager[Any] = field(default_factory=nullcontext)
+    """Mostly waits for the policy."""
+    grading: AbstractAsyncContextManager[Any] = field(default_factory=nullcontext)
+    """Mostly computes here."""
 
 
 async def run_episode(
@@ -48,6 +62,7 @@ async def run_episode(
     agent: Agent | None = None,
     image_digests: Mapping[str, str] | None = None,
     keep: Callable[[Trajectory], None] | None = None,
+    stages: Stages | None = None,
 ) -> Trajectory:
     """Roll a policy out on a task once and score what it left behind.
 
@@ -58,10 +73,12 @@ async def run_episode(
         attempt: which of the group's episodes this is, from 0.
         image_digests: logical image -> digest, as `Provider.prepare` returns them.
         keep: is handed the trajectory, also the torn one of an episode that is cancelled.
+        stages: how many episodes may act and be graded at once; None = no limit.
     """
     episode = _Episode(
         task=task, policy=policy, provider=provider, agent=agent or Agent(), seed=seed
     )
+    stages = stages or Stages()
 
     def finished() -> Trajectory:
         digest = (image_digests or {}).get(task.workspace.image, "")
@@ -71,9 +88,11 @@ async def run_episode(
         return row
 
     try:
-        await episode.act()
+        async with stages.acting:
+            await episode.act()
         if episode.status in SCORED and episode.verdict is None:
-            await episode.judge()
+            async with stages.grading:
+                await episode.judge()
     except asyncio.CancelledError:
         episode.status, episode.verdict = "cancelled", None
         finished()
@@ -92,6 +111,7 @@ async def attempt_episode(
     agent: Agent | None = None,
     image_digests: Mapping[str, str] | None = None,
     keep: Callable[[Trajectory], None] | None = None,
+    stages: Stages | None = None,
     retries: int = 2,
     backoff_s: float = 1.0,
 ) -> list[Trajectory]:
@@ -111,6 +131,7 @@ async def attempt_episode(
             agent=agent,
             image_digests=image_digests,
             keep=keep,
+            stages=stages,
         )
         tries.append(row)
     return tries
@@ -122,7 +143,7 @@ async def verify(task: Task, artifact: Artifact, provider: Provider) -> Verdict:
     Raises:
         WorkspaceError: the workspace failed; nothing is known about the artifact.
     """
-    async with opened(provider, task.workspace) as workspace:
+    async with opened(provider, task.workspace, fresh=True) as workspace:
         try:
             await lay(workspace, artifact)
         except (FileRefused, DiskFull) as refusal:

@@ -11,7 +11,7 @@ import pytest
 
 from rollmill.model import Message, ToolCall
 from rollmill.pipelines.rollout.authored import ScriptedPolicy, gold_policy, null_policy
-from rollmill.pipelines.rollout.episode import attempt_episode, run_episode
+from rollmill.pipelines.rollout.episode import Stages, attempt_episode, run_episode
 from rollmill.pipelines.rollout.policy import Policy, PolicyError
 from rollmill.pipelines.task import Task
 from rollmill.pipelines.trajectory import Timings, Trajectory
@@ -46,17 +46,23 @@ class FailingProvider:
         self.name, self.isolation_gaps = provider.name, provider.isolation_gaps
         self._provider, self._failing, self._spoiled = provider, failing, spoiled
         self.opened = 0
+        self.fresh: list[bool] = []
+        """Whether each was asked to be one that nobody used."""
 
     async def prepare(self, images: Sequence[str]) -> dict[str, str]:
         return await self._provider.prepare(images)
 
-    async def open(self, spec: WorkspaceSpec) -> Workspace:
+    def expect(self, spec: WorkspaceSpec, times: int) -> None:
+        self._provider.expect(spec, times)
+
+    async def open(self, spec: WorkspaceSpec, *, fresh: bool = False) -> Workspace:
         self.opened += 1
+        self.fresh.append(fresh)
         if self.opened in self._failing:
             raise WorkspaceGone("the engine lost it")
         if self.opened in self._spoiled:
             spec = replace(spec, env={**spec.env, "SPOILED": "1"})
-        return await self._provider.open(spec)
+        return await self._provider.open(spec, fresh=fresh)
 
     async def close(self) -> None:
         await self._provider.close()
@@ -90,6 +96,37 @@ async def test_gold_passes_and_the_row_is_complete(docker: Provider) -> None:
     assert min(row.timings.setup_s, row.timings.tools_s, row.timings.verify_s) > 0
     assert len(row.turns) == len(task.solution) + 1
     assert "1 failed, 1 passed" in row.messages[3].content
+
+
+async def test_a_verdict_is_made_where_nobody_was_before(docker: Provider) -> None:
+    provider = FailingProvider(docker)
+    row = await episode(bug_task(), gold_policy(), provider)
+    assert (row.outcome, provider.fresh) == ("pass", [False, True])
+
+
+async def test_acting_and_grading_wait_for_a_place_of_their_own(docker: Provider) -> None:
+    acting, grading = asyncio.Semaphore(0), asyncio.Semaphore(0)
+    provider = FailingProvider(docker)
+    running = asyncio.create_task(
+        run_episode(
+            bug_task(),
+            gold_policy(),
+            provider,
+            run_id="r",
+            attempt=0,
+            seed=3,
+            stages=Stages(acting=acting, grading=grading),
+        )
+    )
+    await asyncio.sleep(0.1)
+    assert provider.fresh == []
+    acting.release()
+    async with acting:  # given back, though nobody grades
+        assert provider.fresh == [False]
+    await asyncio.sleep(0.1)
+    assert provider.fresh == [False]
+    grading.release()
+    assert (await running).outcome == "pass"
 
 
 async def test_doing_nothing_fails_and_is_scored(docker: Provider) -> None:

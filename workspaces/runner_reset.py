@@ -1,0 +1,108 @@
+"""How the runner makes its workspace new again, and describes it, so that the host can compare.
+
+Part of `runner.py`; sent into the workspace with it. It runs while no command is alive, so nobody
+races it. It keeps no secret of what it cannot undo: process ids go on counting.
+"""
+
+# Bare paths; and the runner starts faster without pathlib.
+# ruff: noqa: PTH101, PTH103, PTH106, PTH108, PTH112, PTH118, PTH123, PTH208
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import os
+
+from .runner_files import WRITABLE, as_agent
+from .runner_output import SPILL_DIR
+
+PLACES = (*WRITABLE, "/dev/shm", "/dev/mqueue")
+"""Everywhere a command can leave something."""
+OWN = ("/workspace", "/home/agent")
+"""Places whose folder itself belongs to the command user."""
+MOST_NAMED = 20
+GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS, what `lsattr` asks
+
+
+def wipe() -> None:
+    """Empty every writable place and lay what the runner itself needs there.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    for name in os.listdir(SPILL_DIR):
+        os.unlink(f"{SPILL_DIR}/{name}")
+    os.rmdir(SPILL_DIR)
+    with as_agent():
+        for place in PLACES:
+            if os.path.isdir(place):
+                _empty(place)
+        for place in OWN:
+            os.chmod(place, 0o755)
+            os.utime(place)  # a time of its owner's choice would be a message to the next one
+    os.makedirs(SPILL_DIR)
+
+
+def _empty(folder: str) -> None:
+    with contextlib.suppress(PermissionError):  # a place that is root's, such as /tmp
+        os.chmod(folder, 0o700)
+    with os.scandir(folder) as entries:
+        for entry in list(entries):
+            if entry.is_dir(follow_symlinks=False):
+                _empty(entry.path)
+                os.rmdir(entry.path)
+            else:
+                os.unlink(entry.path)
+
+
+def state() -> dict[str, str]:
+    """What is there that a command may have left, each thing under its name."""
+    found = {place: _place(place) for place in PLACES}
+    found["devices"] = " ".join(map(_device, sorted(os.listdir("/dev"))))
+    found["processes"] = " ".join(sorted(name for name in os.listdir("/proc") if name.isdigit()))
+    for table in ("sysvipc/msg", "sysvipc/sem", "sysvipc/shm", *_SOCKETS):  # a header, then entries
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/{table}") as lines:
+            found[table] = f"{len(lines.readlines())} lines"
+    with open("/proc/self/mountinfo") as mounts:
+        found["mounts"] = mounts.read()
+    found["descriptors"] = str(len(os.listdir("/proc/self/fd")))
+    return found
+
+
+_SOCKETS = tuple(f"net/{kind}" for kind in ("tcp", "tcp6", "udp", "udp6", "unix"))
+"""A closed connection holds its port for a minute, so these outlive processes."""
+
+
+def _device(name: str) -> str:
+    info = os.lstat(f"/dev/{name}")
+    return f"{name} {info.st_mode:o} {info.st_uid} {info.st_gid} {info.st_rdev}"
+
+
+def _place(place: str) -> str:
+    try:
+        info, room = os.lstat(place), os.statvfs(place)
+    except FileNotFoundError:
+        return "absent"
+    names = sorted(
+        os.path.join(folder, name)
+        for folder, folders, files in os.walk(place)
+        for name in (*folders, *files)
+    )
+    used = f"{room.f_blocks - room.f_bfree} blocks, {room.f_files - room.f_ffree} inodes"
+    extra = {name: os.getxattr(place, name) for name in os.listxattr(place)}
+    owner = f"{info.st_mode:o} {info.st_uid} {info.st_gid} {info.st_nlink} {extra} {_flags(place)}"
+    return f"{owner}; {used}; {len(names)} {names[:MOST_NAMED]}"
+
+
+def _flags(folder: str) -> str:
+    """Its attributes as `lsattr` shows them, in hexadecimal; empty where there are none."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flags = array.array("L", [0])
+        fcntl.ioctl(fd, GET_FLAGS, flags)
+        return f"{flags[0] & 0xFFFFFFFF:x}"
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
