@@ -2,13 +2,18 @@
 
 import contextlib
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from rollmill.workspaces import EngineUnavailable, leftovers
+
+from .engines import OwnEngine
 
 GRACE_S = 10.0
 """How long a container may outlive what it was made for."""
@@ -23,6 +28,21 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.delenv("PREFECT_API_URL", raising=False)
         patch.setenv("DO_NOT_TRACK", "1")
         yield home
+
+
+@pytest.fixture(scope="session")
+def own_engines() -> Iterator[tuple[OwnEngine, OwnEngine]]:
+    """Two daemons of our own, with the `python` image; a test that ends one starts it again."""
+    if os.geteuid() != 0 or shutil.which("dockerd") is None:
+        pytest.skip("a daemon of our own needs root and dockerd (`rollmill doctor --fix`)")
+    engines = [OwnEngine(Path(tempfile.mkdtemp(prefix="dockerd-"))) for _ in range(2)]
+    with ThreadPoolExecutor() as both:
+        try:
+            list(both.map(lambda engine: engine.start(), engines))
+            list(both.map(lambda engine: engine.take_image("python"), engines))
+            yield engines[0], engines[1]
+        finally:
+            list(both.map(lambda engine: engine.remove(), engines))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,8 +3,9 @@
 from .artifact import Artifact, collect, lay, pack_tree, unpack_tree
 from .base import Provider, Workspace, opened
 from .bwrap import BwrapProvider
-from .docker import DockerProvider, leftovers
-from .doctor import findings, remove_all
+from .cleaning import Holdings, holdings, remove_all
+from .docker import DockerProvider
+from .doctor import findings
 from .engine import Finding, ensure_engine
 from .errors import (
     DiskFull,
@@ -16,6 +17,7 @@ from .errors import (
     WorkspaceGone,
 )
 from .pool import PooledProvider
+from .reaper import leftovers
 from .registry import PROVIDERS, open_provider
 from .scripted import ScriptedProvider, ScriptedWorkspace
 from .types import KIB, MIB, WORKDIR, ExecResult, Limits, WorkspaceSpec
@@ -33,6 +35,7 @@ __all__ = [
     "ExecResult",
     "FileRefused",
     "Finding",
+    "Holdings",
     "ImageError",
     "Limits",
     "PooledProvider",
@@ -47,6 +50,7 @@ __all__ = [
     "collect",
     "ensure_engine",
     "findings",
+    "holdings",
     "lay",
     "leftovers",
     "open_provider",

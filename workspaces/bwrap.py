@@ -25,6 +25,7 @@ from .types import MIB, WORKDIR, Limits, WorkspaceSpec
 
 SITE = "/opt/rollmill"
 GRACE_S = 10.0
+CGROUP_PREFIX = "rollmill-"
 CGROUPS = Path("/sys/fs/cgroup")
 HOST_FILES = (
     "/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/libreoffice", "/etc/localtime",
@@ -272,7 +273,7 @@ def writable_cgroups() -> tuple[Path, ...]:
 
 def make_cgroup(root: Path, limits: Limits) -> Path:
     """A fresh child of a v1 hierarchy with its limit set."""
-    group = root / f"rollmill-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+    group = root / f"{CGROUP_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:12]}"
     group.mkdir()
     if root.name == "pids":
         (group / "pids.max").write_text(str(limits.pids))

@@ -11,10 +11,7 @@ import contextlib
 import os
 import socket
 import struct
-import subprocess
-import sys
 import time
-import uuid
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -23,15 +20,16 @@ import docker.errors
 
 from . import images
 from .channel import RunnerWorkspace, runner_argv
-from .engine import ENGINE_ERRORS, connect
+from .engine import ENGINE_ERRORS, address_of, connect, knock
 from .errors import EngineUnavailable
+from .ledger import LEDGER_ERRORS, Guard, Ledger
+from .reaper import default_ledger, held, labels, reap, remove
 from .types import WORKDIR, WorkspaceSpec
 
-LABEL = "rollmill"
-RUN_LABEL = "rollmill.run"
-OWNER_LABEL = "rollmill.owner"
 RUNNER_CAPABILITIES = ("SETUID", "SETGID", "KILL", "CHOWN")
 REMOVAL_S = 15
+RETURN_S = 60.0
+"""How long an engine that answered before may take to come back, as at its restart."""
 
 Result = TypeVar("Result")
 
@@ -42,14 +40,17 @@ class DockerProvider:
     name = "docker"
     isolation_gaps: tuple[str, ...] = ()
 
-    def __init__(self, *, run_id: str = "") -> None:
+    def __init__(self, *, run_id: str = "", engine: str = "", ledger: Ledger | None = None) -> None:
         """Args:
         run_id: stands in the label of each container, so that a run's own can be found.
+        engine: its address; empty = `DOCKER_HOST`, else the local one.
+        ledger: where ownership is written down; None = this user's.
         """
-        self.run_id = run_id
+        self.run_id, self.engine = run_id, engine
+        self._ledger = ledger or default_ledger()
         self._client: docker.APIClient | None = None
         self._connecting = asyncio.Lock()
-        self._guard = Guard()
+        self._guard = Guard(self._ledger)
         self._pending: set[asyncio.Task[Any]] = set()
         self._cpus = 1.0
         self._images: dict[str, str] = {}
@@ -70,14 +71,12 @@ class DockerProvider:
         """See `Provider.open`; every one is fresh."""
         image = (await self.prepare([spec.image]))[spec.image]
         client = await self._connected()
-        starting = self._background(asyncio.to_thread(self._start, client, spec, image))
         try:
-            container, link = await asyncio.shield(starting)
-            workspace = await self._attach(client, spec, container, link)
-        except asyncio.CancelledError:
-            self._background(_abandon(client, starting))
-            raise
-        self._open.add(workspace)
+            workspace = await self._started(client, spec, image)
+        except EngineUnavailable:
+            if not await self._answers_again(client):
+                raise
+            workspace = await self._started(client, spec, image)
         try:
             await workspace.start()
         except BaseException:
@@ -85,15 +84,47 @@ class DockerProvider:
             raise
         return workspace
 
+    async def _started(
+        self, client: docker.APIClient, spec: WorkspaceSpec, image: str
+    ) -> RunnerWorkspace:
+        """A workspace whose container runs. An opening that is cancelled leaves none."""
+        starting = self._background(asyncio.to_thread(self._start, client, spec, image))
+        try:
+            container, lease, link = await asyncio.shield(starting)
+            workspace = await self._attach(client, spec, container, lease, link)
+        except asyncio.CancelledError:
+            self._background(self._abandon(client, starting))
+            raise
+        self._open.add(workspace)
+        return workspace
+
+    async def _answers_again(self, client: docker.APIClient) -> bool:
+        """Wait for an engine that answered before: it may be restarting."""
+        give_up = time.monotonic() + RETURN_S
+        while time.monotonic() < give_up:
+            with contextlib.suppress(*ENGINE_ERRORS):
+                knock(address_of(self.engine))
+                await asyncio.to_thread(client.ping)
+                return True
+            await asyncio.sleep(0.5)
+        return False
+
     async def close(self) -> None:
         """See `Provider.close`."""
         while self._pending:  # what starts may have to be abandoned
             await asyncio.gather(*self._pending, return_exceptions=True)
         await asyncio.gather(*(workspace.close() for workspace in list(self._open)))
         if self._client is not None:
-            self._client.close()
-            self._client = None
-            await asyncio.to_thread(self._guard.dismiss)
+            client, self._client = self._client, None
+            await asyncio.to_thread(self._leave, client)
+
+    def _leave(self, client: docker.APIClient) -> None:
+        """Remove what an engine in trouble may have kept, and let go. Blocks."""
+        with contextlib.suppress(*ENGINE_ERRORS):
+            for container in held(client, self._guard.holder):
+                remove(client, container)
+        client.close()
+        self._guard.dismiss()
 
     def _background(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         """A task that `close` waits for."""
@@ -105,17 +136,29 @@ class DockerProvider:
     async def _connected(self) -> docker.APIClient:
         async with self._connecting:
             if self._client is None:
-                client, info = await asyncio.to_thread(connect)
+                client, info = await asyncio.to_thread(connect, self.engine)
+                try:
+                    self._guard.start(run=self.run_id, engine=address_of(self.engine))
+                except LEDGER_ERRORS as error:
+                    client.close()
+                    raise _no_ledger(self._ledger, error) from error
                 self._client, self._cpus = client, float(info["NCPU"])
-                self._guard.start()
+                self._background(self._reap(client))
             return self._client
+
+    async def _reap(self, client: docker.APIClient) -> None:
+        """Remove what dead runs left on this engine; that it cannot be done stops nobody."""
+        with contextlib.suppress(*ENGINE_ERRORS, *LEDGER_ERRORS):
+            await asyncio.to_thread(reap, client, self._ledger, engine=self.engine)
 
     def _start(
         self, client: docker.APIClient, spec: WorkspaceSpec, image: str
-    ) -> tuple[str, socket.socket]:
-        """Create, attach, start: in this order no byte of the runner is lost. Blocks."""
-        container = ""
+    ) -> tuple[str, str, socket.socket]:
+        """Write down the intent, then create, attach, start: so no byte is lost. Blocks."""
+        container, link = "", None
         try:
+            knock(address_of(self.engine))
+            lease = self._ledger.intend(self._guard.holder)
             container = client.create_container(
                 image,
                 command=runner_argv(spec.limits),
@@ -124,15 +167,25 @@ class DockerProvider:
                 environment={},
                 stdin_open=True,
                 network_disabled=True,
-                labels={LABEL: "1", RUN_LABEL: self.run_id, OWNER_LABEL: self._guard.owner},
+                stop_signal="SIGKILL",  # the engine's own shutdown waits for nothing else
+                labels=labels(
+                    run=self.run_id,
+                    holder=self._guard.holder,
+                    lease=lease,
+                    lifetime_s=spec.limits.lifetime_s,
+                ),
                 host_config=client.create_host_config(**self._host_config(spec)),
             )["Id"]
             link = _attached(client, container)
             client.start(container)
-            return container, link
+            return container, lease, link
         except BaseException as error:  # a created container would stay for ever
+            if link is not None:
+                link.close()
             if container:
-                _remove(client, container)
+                remove(client, container)
+            if isinstance(error, LEDGER_ERRORS):
+                raise _no_ledger(self._ledger, error) from error
             if isinstance(error, ENGINE_ERRORS):
                 raise EngineUnavailable(
                     f"the engine could not start a container: {error}"
@@ -162,8 +215,25 @@ class DockerProvider:
             },
         }
 
+    async def _abandon(
+        self,
+        client: docker.APIClient,
+        starting: asyncio.Task[tuple[str, str, socket.socket]],
+    ) -> None:
+        """Remove the container of an opening that nobody waits for any more."""
+        with contextlib.suppress(EngineUnavailable):
+            container, lease, link = await starting
+            link.close()
+            await asyncio.to_thread(remove, client, container)
+            await asyncio.to_thread(self._ledger.end, lease)
+
     async def _attach(
-        self, client: docker.APIClient, spec: WorkspaceSpec, container: str, link: socket.socket
+        self,
+        client: docker.APIClient,
+        spec: WorkspaceSpec,
+        container: str,
+        lease: str,
+        link: socket.socket,
     ) -> RunnerWorkspace:
         raw, writer = await asyncio.open_connection(sock=link)
         stdout, stderr = asyncio.StreamReader(), bytearray()
@@ -171,6 +241,7 @@ class DockerProvider:
 
         async def remove() -> None:
             await asyncio.to_thread(_await_removal, client, container)
+            await asyncio.to_thread(self._ledger.end, lease)
             await pump
             self._open.discard(workspace)
 
@@ -184,46 +255,11 @@ class DockerProvider:
         return workspace
 
 
-class Guard:
-    """A small process that removes our containers if we are killed.
-
-    A container that runs ends by itself when its stream does; this one is for those that were
-    created and not started yet.
-    """
-
-    def __init__(self) -> None:
-        self.owner = uuid.uuid4().hex
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start watching; the guard sleeps on a pipe until we say goodbye or are gone."""
-        program = (
-            "import sys\n"
-            "if not sys.stdin.buffer.read():\n"
-            f"    from {__name__} import remove_owned\n"
-            f"    remove_owned({self.owner!r})\n"
-        )
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
-        )  # fmt: skip
-
-    def dismiss(self) -> None:
-        """Say goodbye: there is nothing to remove. Blocks for a moment."""
-        if self._process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.communicate(b"goodbye", timeout=5)
-            self._process = None
-
-
-def remove_owned(owner: str) -> None:
-    """Remove the containers of one provider, twice: a last request may still be under way."""
-    client, _ = connect()
-    with contextlib.closing(client):
-        for _ in range(2):
-            for found in client.containers(all=True, filters={"label": f"{OWNER_LABEL}={owner}"}):
-                _remove(client, found["Id"])
-            time.sleep(1)
+def _no_ledger(ledger: Ledger, error: Exception) -> EngineUnavailable:
+    return EngineUnavailable(
+        f"expected to write who owns what to {ledger.path}, got: {error}; "
+        "set XDG_STATE_HOME to a folder that can be written"
+    )
 
 
 def _attached(client: docker.APIClient, container: str) -> socket.socket:
@@ -234,22 +270,6 @@ def _attached(client: docker.APIClient, container: str) -> socket.socket:
         return socket.socket(fileno=os.dup(answer.fileno()))
     finally:
         answer._response.close()  # gives the connection back; our duplicate stays open
-
-
-async def _abandon(
-    client: docker.APIClient, starting: asyncio.Task[tuple[str, socket.socket]]
-) -> None:
-    """Remove the container of an opening that nobody waits for any more."""
-    with contextlib.suppress(EngineUnavailable):
-        container, link = await starting
-        link.close()
-        await asyncio.to_thread(_remove, client, container)
-
-
-def _remove(client: docker.APIClient, container: str) -> None:
-    """Remove a container at once; it may be on its way out already. Blocks."""
-    with contextlib.suppress(*ENGINE_ERRORS):
-        client.remove_container(container, force=True)
 
 
 async def _demultiplex(
@@ -275,17 +295,4 @@ def _await_removal(client: docker.APIClient, container: str) -> None:
     except docker.errors.NotFound:
         return
     except ENGINE_ERRORS:
-        _remove(client, container)
-
-
-def leftovers(run_id: str | None = None) -> list[str]:
-    """Names of our containers that exist now; of one run, or of all when `run_id` is None.
-
-    Raises:
-        EngineUnavailable: no engine answers.
-    """
-    label = LABEL if run_id is None else f"{RUN_LABEL}={run_id}"
-    client, _ = connect()
-    with contextlib.closing(client):
-        found = client.containers(all=True, filters={"label": label})
-    return sorted(container["Names"][0].lstrip("/") for container in found)
+        remove(client, container)

@@ -1,4 +1,4 @@
-"""What works on this machine for workspaces, how to fix what does not, and how to remove ours."""
+"""What works on this machine for workspaces, and how to fix what does not."""
 
 from __future__ import annotations
 
@@ -7,37 +7,21 @@ import shutil
 
 from . import images
 from .bwrap import usable
-from .docker import LABEL
-from .engine import ENGINE_ERRORS, Finding, connect, ensure_engine
+from .cleaning import holdings
+from .engine import Finding, connect, ensure_engine
 from .errors import EngineUnavailable
 
 DISK_FREE_GIB = 5
+MOST_NAMED = 5
 
 
 def findings(*, fix: bool = False) -> list[Finding]:
     """Every check for workspaces, in the order in which to fix them. Blocks; only `fix` changes."""
     engine = ensure_engine(fix=fix)
-    return [engine, _mmdebstrap(), _bwrap(), *_images(engine.ok), _disk(), _soffice(engine.ok)]
-
-
-def remove_all(*, with_images: bool = False) -> list[str]:
-    """Remove every container that carries our label, and our images when asked; returns names.
-
-    Raises:
-        EngineUnavailable: no engine answers.
-    """
-    client, _ = connect()
-    removed = []
-    with contextlib.closing(client):
-        ours = {"label": LABEL}
-        for container in client.containers(all=True, filters=ours):
-            with contextlib.suppress(*ENGINE_ERRORS):  # it may be on its way out already
-                client.remove_container(container["Id"], force=True)
-            removed.append(container["Names"][0].lstrip("/"))
-        for image in client.images(filters=ours) if with_images else ():
-            client.remove_image(image["Id"], force=True)
-            removed += image["RepoTags"] or [image["Id"]]
-    return removed
+    return [
+        engine, _mmdebstrap(), _bwrap(), *_images(engine.ok), _disk(), _soffice(engine.ok),
+        _left_behind(),
+    ]  # fmt: skip
 
 
 def _mmdebstrap() -> Finding:
@@ -80,6 +64,15 @@ def _disk() -> Finding:
     ok = free >= DISK_FREE_GIB
     fix = "" if ok else f"free {DISK_FREE_GIB} GiB there; `rollmill clean --images` removes ours"
     return Finding(name="disk", ok=ok, detail=f"{free:.0f} GiB free at {place}", fix=fix)
+
+
+def _left_behind() -> Finding:
+    found = holdings()
+    living = f"{len(found.living)} containers at work; ledger {found.ledger}"
+    if not found.dead:
+        return Finding(name="left behind", ok=True, detail=f"nothing; {living}")
+    dead = ", ".join(found.dead[:MOST_NAMED]) + (", ..." if len(found.dead) > MOST_NAMED else "")
+    return Finding(name="left behind", ok=False, detail=f"{dead}; {living}", fix="rollmill clean")
 
 
 def _soffice(engine: bool) -> Finding:

@@ -38,25 +38,31 @@ class Finding:
     """What to do about it, as a command or a sentence; empty when `ok`."""
 
 
-def connect() -> tuple[docker.APIClient, dict[str, Any]]:
-    """A client of the engine at `DOCKER_HOST` (default: the local one) and the engine's facts.
+def address_of(engine: str = "") -> str:
+    """The address of an engine; empty = `DOCKER_HOST`, else the local one."""
+    return engine or os.environ.get("DOCKER_HOST") or DEFAULT_UNIX_SOCKET
+
+
+def connect(engine: str = "") -> tuple[docker.APIClient, dict[str, Any]]:
+    """A client of the engine at an address (see `address_of`) and the engine's facts.
 
     Raises:
         EngineUnavailable: none answers.
     """
+    address = address_of(engine)
     try:
-        _knock(os.environ.get("DOCKER_HOST", DEFAULT_UNIX_SOCKET))
-        client = docker.APIClient(version="auto", timeout=120, **kwargs_from_env())
+        knock(address)
+        settings = kwargs_from_env({**os.environ, "DOCKER_HOST": address})
+        client = docker.APIClient(version="auto", timeout=120, **settings)
         return client, client.info()
     except ENGINE_ERRORS as error:
-        where = os.environ.get("DOCKER_HOST", "the local socket")
         raise EngineUnavailable(
-            f"no Docker Engine answers at {where}: {error}. "
+            f"no Docker Engine answers at {address}: {error}. "
             "Run `rollmill doctor --fix`, or use `--workspace bwrap`"
         ) from error
 
 
-def _knock(address: str) -> None:
+def knock(address: str) -> None:
     """Fail early where nobody listens: the SDK would leave an open socket behind."""
     if "unix:" in address:
         with socket.socket(socket.AF_UNIX) as probe:

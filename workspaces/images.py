@@ -32,6 +32,7 @@ from .errors import ImageError, UnknownImage
 
 log = logging.getLogger(__name__)
 
+SCRATCH_PREFIX = "rollmill-image-"
 RECIPE = 1
 """Raise it when the way images are built changes what is in them."""
 
@@ -179,7 +180,7 @@ def building(name: str) -> Iterator[None]:
 
 def _build(client: docker.APIClient, spec: ImageSpec, tag: str) -> None:
     log.info("building %s: %d Debian packages, about a minute", tag, len(spec.packages))
-    with tempfile.TemporaryDirectory(prefix="rollmill-image-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-") as scratch:
         Path(scratch).chmod(0o755)
         try:
             _bootstrap(client, spec, tag, Path(scratch))

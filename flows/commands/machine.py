@@ -51,10 +51,11 @@ def doctor(
 
 def clean(
     images: Annotated[bool, typer.Option(help="Also our images.")] = False,
+    running: Annotated[bool, typer.Option(help="Also containers of runs at work.")] = False,
     caches: Annotated[bool, typer.Option(help="Also fetched sources and Prefect's home.")] = False,
     json: Json = False,
 ) -> None:
-    """Remove our containers, and if asked our images and caches. Runs are never touched.
+    """Remove what dead runs left: containers, scratch; if asked more. Runs are never touched.
 
     Example: `rollmill clean --images --caches`
     """
@@ -62,21 +63,22 @@ def clean(
 
     import platformdirs
 
-    from ...workspaces import EngineUnavailable, remove_all
+    from ...workspaces import holdings, remove_all
 
-    try:
-        removed = remove_all(with_images=images)
-    except EngineUnavailable:
-        removed = []  # nothing of ours can be running
+    removed = remove_all(with_images=images, running=running)
+    kept = holdings().living
     if caches:
         for folder in (
             platformdirs.user_cache_path("rollmill"),
             platformdirs.user_state_path("rollmill"),
         ):
-            if folder.exists():
+            if folder.exists() and not kept:  # else the ledger is in use
                 shutil.rmtree(folder)
                 removed.append(str(folder))
-    show({"removed": removed}, as_json=json, text="\n".join(removed) or "nothing to remove")
+    text = "\n".join(removed) or "nothing to remove"
+    if kept:
+        text += f"\nkept, of runs at work: {', '.join(kept)}; --running removes these too"
+    show({"removed": removed, "kept": kept}, as_json=json, text=text)
 
 
 def _can_run(found: Sequence[Finding]) -> bool:

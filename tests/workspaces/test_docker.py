@@ -12,8 +12,8 @@ import pytest
 
 from rollmill.workspaces import DockerProvider, WorkspaceGone, leftovers, opened
 from rollmill.workspaces.conformance import SPEC
-from rollmill.workspaces.docker import LABEL, RUN_LABEL
 from rollmill.workspaces.engine import connect
+from rollmill.workspaces.reaper import LABEL, RUN_LABEL
 
 pytestmark = pytest.mark.docker
 

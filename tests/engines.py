@@ -1,0 +1,79 @@
+"""Docker daemons of the tests' own: with their own data, started and ended by the test session."""
+
+import contextlib
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from rollmill.workspaces import EngineUnavailable, images
+from rollmill.workspaces.engine import connect
+
+UP_S = 60.0
+
+
+class OwnEngine:
+    """A `dockerd` below a folder; it has what the `python` image of this machine's engine holds.
+
+    Args:
+        flags: more of the daemon's options, such as another `--host`.
+    """
+
+    def __init__(self, folder: Path, *flags: str) -> None:
+        self.folder, self.flags = folder, flags
+        self.address = f"unix://{folder}/docker.sock"
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [
+            "dockerd", "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec",
+            "--pidfile", f"{self.folder}/pid", "--host", self.address,
+            "--bridge", "none", "--iptables=false", "--ip-masq=false", *self.flags,
+        ]  # fmt: skip
+        with (self.folder / "log").open("ab") as log:
+            self._daemon = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        give_up = time.monotonic() + UP_S
+        while time.monotonic() < give_up and self._daemon.poll() is None:
+            with contextlib.suppress(EngineUnavailable):
+                client, _ = connect(self.address)
+                client.close()
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"no engine: {(self.folder / 'log').read_text()[-3000:]}")
+
+    def stop(self) -> None:
+        if self._daemon is not None:
+            self._daemon.terminate()
+            self._daemon.wait(UP_S)
+            self._daemon = None
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def take_image(self, name: str) -> None:
+        """Copy an image from this machine's engine."""
+        theirs, _ = connect()
+        ours, _ = connect(self.address)
+        with contextlib.closing(theirs), contextlib.closing(ours):
+            images.ensure(theirs, name)
+            ours.load_image(theirs.get_image(images.tag_of(name)))  # type: ignore[no-untyped-call]
+
+    def commands(self) -> list[str]:
+        """What runs in its containers now."""
+        client, _ = connect(self.address)
+        with contextlib.closing(client):
+            rows = [
+                row
+                for container in client.containers()
+                for row in client.top(container["Id"], ps_args="-o pid,args")["Processes"]
+            ]
+        return [str(row[-1]) for row in rows]
+
+    def containers(self) -> list[dict[str, Any]]:
+        client, _ = connect(self.address)
+        with contextlib.closing(client):
+            return list(client.containers(all=True))

@@ -1,0 +1,95 @@
+"""What of ours lies on this machine though nobody uses it any more, and how it is removed.
+
+Containers go by lease, the rest by the process that made it. What a living run uses is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .bwrap import CGROUP_PREFIX, writable_cgroups
+from .engine import ENGINE_ERRORS, connect
+from .errors import EngineUnavailable
+from .images import SCRATCH_PREFIX
+from .reaper import LABEL, Owned, default_ledger, owned, reap
+
+
+@dataclass(kw_only=True, slots=True)
+class Holdings:
+    """What there is of ours."""
+
+    dead: list[str] = field(default_factory=list)
+    """Left behind: names of containers, folders of scratch, cgroups, holders in the ledger."""
+    living: list[str] = field(default_factory=list)
+    """Containers of runs that are at work, each with its run."""
+    images: list[str] = field(default_factory=list)
+    ledger: Path
+
+
+def holdings(*, engine: str = "") -> Holdings:
+    """Look at the engine, the ledger and the scratch folders. Changes nothing. Blocks."""
+    ledger = default_ledger()
+    found = Holdings(ledger=ledger.path, dead=[str(path) for path in _scratch()])
+    with contextlib.suppress(EngineUnavailable):  # then there are no containers either
+        client, _ = connect(engine)
+        with contextlib.closing(client):
+            for one in owned(client, ledger):
+                (found.living if one.lives else found.dead).append(_described(one))
+            for image in client.images(filters={"label": LABEL}):
+                found.images += image["RepoTags"] or [image["Id"]]
+    if ledger.path.exists():
+        dead = [holder for holder in ledger.holders() if not holder["lives"]]
+        found.dead += [f"ledger entry of run {one['run']!r}, pid {one['pid']}" for one in dead]
+    return found
+
+
+def remove_all(*, with_images: bool = False, running: bool = False, engine: str = "") -> list[str]:
+    """Remove what is ours and what nobody uses; returns what was removed.
+
+    Args:
+        with_images: also our images.
+        running: also the containers of runs that are at work; they notice, and try again.
+    """
+    removed = [str(path) for path in _scratch() if _removed(path)]
+    try:
+        client, _ = connect(engine)
+    except EngineUnavailable:  # then nothing of ours can run there
+        return removed
+    with contextlib.closing(client):
+        removed += reap(client, default_ledger(), engine=engine, running=running)
+        for image in client.images(filters={"label": LABEL}) if with_images else ():
+            with contextlib.suppress(*ENGINE_ERRORS):  # a container at work uses it
+                client.remove_image(image["Id"], force=True)
+                removed += image["RepoTags"] or [image["Id"]]
+    return removed
+
+
+def _described(one: Owned) -> str:
+    return f"container {one.name} of run {one.run!r}"
+
+
+def _scratch() -> list[Path]:
+    """Folders and cgroups whose makers are gone."""
+    places = [Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*")]
+    places += [root.glob(f"{CGROUP_PREFIX}*") for root in writable_cgroups()]
+    return sorted(path for found in places for path in found if not _maker_lives(path.name))
+
+
+def _maker_lives(name: str) -> bool:
+    """Whether the process whose id stands in a name (`...-PID-...`) is there."""
+    numbers = [part for part in name.split("-") if part.isdigit()]
+    return not numbers or Path("/proc", numbers[0]).exists()
+
+
+def _removed(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        if path.is_relative_to(tempfile.gettempdir()):
+            shutil.rmtree(path)
+        else:
+            path.rmdir()  # a cgroup: its files are the kernel's
+        return True
+    return False
