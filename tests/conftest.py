@@ -32,10 +32,14 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def own_engines() -> Iterator[tuple[OwnEngine, OwnEngine]]:
-    """Two daemons of our own, with the `python` image; a test that ends one starts it again."""
+    """Two daemons of our own, with the `python` image; a test that ends one starts it again.
+
+    The second listens on TCP with TLS too.
+    """
     if os.geteuid() != 0 or shutil.which("dockerd") is None:
         pytest.skip("a daemon of our own needs root and dockerd (`rollmill doctor --fix`)")
-    engines = [OwnEngine(Path(tempfile.mkdtemp(prefix="dockerd-"))) for _ in range(2)]
+    folders = [Path(tempfile.mkdtemp(prefix="dockerd-")) for _ in range(2)]
+    engines = [OwnEngine(folders[0]), OwnEngine.with_tls(folders[1])]
     with ThreadPoolExecutor() as both:
         try:
             list(both.map(lambda engine: engine.start(), engines))

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -23,7 +24,24 @@ class OwnEngine:
     def __init__(self, folder: Path, *flags: str) -> None:
         self.folder, self.flags = folder, flags
         self.address = f"unix://{folder}/docker.sock"
+        self.tls_address = ""
         self._daemon: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def with_tls(cls, folder: Path) -> "OwnEngine":
+        """One that listens on TCP too, to those who hold the certificates in `folder/certs`."""
+        certs = folder / "certs"
+        make_certificates(certs)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        engine = cls(
+            folder, "--host", f"tcp://127.0.0.1:{port}", "--tlsverify",
+            "--tlscacert", f"{certs}/ca.pem", "--tlscert", f"{certs}/server-cert.pem",
+            "--tlskey", f"{certs}/server-key.pem",
+        )  # fmt: skip
+        engine.tls_address = f"tcp://127.0.0.1:{port}?certs={certs}"
+        return engine
 
     def start(self) -> None:
         command = [
@@ -77,3 +95,21 @@ class OwnEngine:
         client, _ = connect(self.address)
         with contextlib.closing(client):
             return list(client.containers(all=True))
+
+
+def make_certificates(folder: Path) -> None:
+    """An authority of our own, and what it signed for a server at 127.0.0.1 and for a client."""
+    folder.mkdir()
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *key, "-keyout", "ca-key.pem", "-out", "ca.pem", "-days", "2",
+            "-subj", "/CN=authority", "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
+    for name, prefix, use in (("server", "server-", "serverAuth"), ("client", "", "clientAuth")):
+        (folder / "ext").write_text(f"subjectAltName=IP:127.0.0.1\nextendedKeyUsage={use}\n")
+        openssl("req", *key, "-keyout", f"{prefix}key.pem", "-out", "csr", "-subj", f"/CN={name}")
+        openssl("x509", "-req", "-in", "csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem",
+                "-CAcreateserial", "-out", f"{prefix}cert.pem", "-days", "2",
+                "-extfile", "ext")  # fmt: skip

@@ -8,14 +8,19 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import docker
+
 from .bwrap import CGROUP_PREFIX, writable_cgroups
+from .dialling import addresses
 from .engine import ENGINE_ERRORS, connect
 from .errors import EngineUnavailable
 from .images import SCRATCH_PREFIX
 from .reaper import LABEL, Owned, default_ledger, owned, reap
+from .tunnel import reached
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,24 +35,22 @@ class Holdings:
     ledger: Path
 
 
-def holdings(*, engine: str = "") -> Holdings:
-    """Look at the engine, the ledger and the scratch folders. Changes nothing. Blocks."""
+def holdings() -> Holdings:
+    """Look at the engines, the ledger and the scratch folders. Changes nothing. Blocks."""
     ledger = default_ledger()
     found = Holdings(ledger=ledger.path, dead=[str(path) for path in _scratch()])
-    with contextlib.suppress(EngineUnavailable):  # then there are no containers either
-        client, _ = connect(engine)
-        with contextlib.closing(client):
-            for one in owned(client, ledger):
-                (found.living if one.lives else found.dead).append(_described(one))
-            for image in client.images(filters={"label": LABEL}):
-                found.images += image["RepoTags"] or [image["Id"]]
+    for _, client in answering():
+        for one in owned(client, ledger):
+            (found.living if one.lives else found.dead).append(_described(one))
+        for image in client.images(filters={"label": LABEL}):
+            found.images += image["RepoTags"] or [image["Id"]]
     if ledger.path.exists():
         dead = [holder for holder in ledger.holders() if not holder["lives"]]
         found.dead += [f"ledger entry of run {one['run']!r}, pid {one['pid']}" for one in dead]
     return found
 
 
-def remove_all(*, with_images: bool = False, running: bool = False, engine: str = "") -> list[str]:
+def remove_all(*, with_images: bool = False, running: bool = False) -> list[str]:
     """Remove what is ours and what nobody uses; returns what was removed.
 
     Args:
@@ -55,17 +58,24 @@ def remove_all(*, with_images: bool = False, running: bool = False, engine: str 
         running: also the containers of runs that are at work; they notice, and try again.
     """
     removed = [str(path) for path in _scratch() if _removed(path)]
-    try:
-        client, _ = connect(engine)
-    except EngineUnavailable:  # then nothing of ours can run there
-        return removed
-    with contextlib.closing(client):
+    for engine, client in answering():
         removed += reap(client, default_ledger(), engine=engine, running=running)
         for image in client.images(filters={"label": LABEL}) if with_images else ():
             with contextlib.suppress(*ENGINE_ERRORS):  # a container at work uses it
                 client.remove_image(image["Id"], force=True)
                 removed += image["RepoTags"] or [image["Id"]]
     return removed
+
+
+def answering() -> Generator[tuple[str, docker.APIClient], None, None]:
+    """The engines that answer; where none does, nothing of ours can run."""
+    for engine in addresses():
+        with (
+            contextlib.suppress(EngineUnavailable),
+            reached(engine) as address,
+            contextlib.closing(connect(address)[0]) as client,
+        ):
+            yield engine, client
 
 
 def _described(one: Owned) -> str:

@@ -1,29 +1,28 @@
 """Workspaces as containers of a Docker Engine: the runner is process 1, its stream the link.
 
-The engine may be remote (`DOCKER_HOST` with unix:// or tcp://); TLS and ssh addresses are not
-supported because their sockets cannot be handed to an event loop.
+The engine may be anywhere that `dialling.py` and `tunnel.py` reach.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 import struct
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import docker
 import docker.errors
 
 from . import images
 from .channel import RunnerWorkspace, runner_argv
-from .engine import ENGINE_ERRORS, address_of, connect, knock
+from .dialling import address_of, attach, way_to
+from .engine import ENGINE_ERRORS, connect, knock
 from .errors import EngineUnavailable
 from .ledger import LEDGER_ERRORS, Guard, Ledger
 from .reaper import default_ledger, held, labels, reap, remove
+from .tunnel import Tunnel
 from .types import WORKDIR, WorkspaceSpec
 
 RUNNER_CAPABILITIES = ("SETUID", "SETGID", "KILL", "CHOWN")
@@ -32,6 +31,7 @@ RETURN_S = 60.0
 """How long an engine that answered before may take to come back, as at its restart."""
 
 Result = TypeVar("Result")
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class DockerProvider:
@@ -40,19 +40,30 @@ class DockerProvider:
     name = "docker"
     isolation_gaps: tuple[str, ...] = ()
 
-    def __init__(self, *, run_id: str = "", engine: str = "", ledger: Ledger | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        run_id: str = "",
+        engine: str = "",
+        ledger: Ledger | None = None,
+        patience_s: float = RETURN_S,
+    ) -> None:
         """Args:
         run_id: stands in the label of each container, so that a run's own can be found.
         engine: its address; empty = `DOCKER_HOST`, else the local one.
         ledger: where ownership is written down; None = this user's.
+        patience_s: how long to wait for an engine that answered before.
         """
-        self.run_id, self.engine = run_id, engine
+        self.run_id, self.engine, self.cpus = run_id, address_of(engine), 1.0
+        self._patience_s = patience_s
+        self._tunnel = Tunnel(self.engine) if self.engine.startswith("ssh:") else None
+        self._address = self.engine
+        """Where the engine is reached from here; differs from `engine` behind a tunnel."""
         self._ledger = ledger or default_ledger()
         self._client: docker.APIClient | None = None
         self._connecting = asyncio.Lock()
         self._guard = Guard(self._ledger)
         self._pending: set[asyncio.Task[Any]] = set()
-        self._cpus = 1.0
         self._images: dict[str, str] = {}
         self._open: set[RunnerWorkspace] = set()
 
@@ -66,6 +77,29 @@ class DockerProvider:
 
     def expect(self, spec: WorkspaceSpec, times: int) -> None:
         """See `Provider.expect`; preparing is for a pool."""
+
+    async def adopt(self, name: str, maker: DockerProvider) -> None:
+        """Have the same image as another provider, copied from its engine when it is not here.
+
+        Raises:
+            EngineUnavailable: one of the two engines does not answer.
+        """
+        digest = (await maker.prepare([name]))[name]
+        ours, theirs = await self._connected(), await maker._connected()
+        try:
+            await asyncio.to_thread(images.copy, theirs, ours, name, digest)
+        except ENGINE_ERRORS as error:
+            raise EngineUnavailable(f"could not copy {name} to {self.engine}: {error}") from error
+        self._images[name] = digest
+
+    def has(self, name: str, digest: str) -> bool:
+        """Whether an image is known to be here in this very build."""
+        return self._images.get(name) == digest
+
+    @property
+    def load(self) -> float:
+        """Workspaces per CPU of its engine, those that are being opened included."""
+        return (len(self._open) + len(self._pending)) / self.cpus
 
     async def open(self, spec: WorkspaceSpec, *, fresh: bool = False) -> RunnerWorkspace:
         """See `Provider.open`; every one is fresh."""
@@ -88,10 +122,10 @@ class DockerProvider:
         self, client: docker.APIClient, spec: WorkspaceSpec, image: str
     ) -> RunnerWorkspace:
         """A workspace whose container runs. An opening that is cancelled leaves none."""
-        starting = self._background(asyncio.to_thread(self._start, client, spec, image))
+        starting = self._background(self._start(client, spec, image))
         try:
-            container, lease, link = await asyncio.shield(starting)
-            workspace = await self._attach(client, spec, container, lease, link)
+            container, lease, streams = await asyncio.shield(starting)
+            workspace = self._workspace(client, spec, container, lease, streams)
         except asyncio.CancelledError:
             self._background(self._abandon(client, starting))
             raise
@@ -100,10 +134,12 @@ class DockerProvider:
 
     async def _answers_again(self, client: docker.APIClient) -> bool:
         """Wait for an engine that answered before: it may be restarting."""
-        give_up = time.monotonic() + RETURN_S
+        give_up = time.monotonic() + self._patience_s
         while time.monotonic() < give_up:
-            with contextlib.suppress(*ENGINE_ERRORS):
-                knock(address_of(self.engine))
+            with contextlib.suppress(EngineUnavailable, *ENGINE_ERRORS):
+                if self._tunnel is not None:
+                    await asyncio.to_thread(self._tunnel.open)
+                await asyncio.to_thread(knock, self._address)
                 await asyncio.to_thread(client.ping)
                 return True
             await asyncio.sleep(0.5)
@@ -117,6 +153,8 @@ class DockerProvider:
         if self._client is not None:
             client, self._client = self._client, None
             await asyncio.to_thread(self._leave, client)
+        if self._tunnel is not None:
+            self._tunnel.close()
 
     def _leave(self, client: docker.APIClient) -> None:
         """Remove what an engine in trouble may have kept, and let go. Blocks."""
@@ -136,13 +174,15 @@ class DockerProvider:
     async def _connected(self) -> docker.APIClient:
         async with self._connecting:
             if self._client is None:
-                client, info = await asyncio.to_thread(connect, self.engine)
+                if self._tunnel is not None:
+                    self._address = await asyncio.to_thread(self._tunnel.open)
+                client, info = await asyncio.to_thread(connect, self._address)
                 try:
-                    self._guard.start(run=self.run_id, engine=address_of(self.engine))
+                    self._guard.start(run=self.run_id, engine=self.engine)
                 except LEDGER_ERRORS as error:
                     client.close()
                     raise _no_ledger(self._ledger, error) from error
-                self._client, self._cpus = client, float(info["NCPU"])
+                self._client, self.cpus = client, float(info["NCPU"])
                 self._background(self._reap(client))
             return self._client
 
@@ -151,39 +191,22 @@ class DockerProvider:
         with contextlib.suppress(*ENGINE_ERRORS, *LEDGER_ERRORS):
             await asyncio.to_thread(reap, client, self._ledger, engine=self.engine)
 
-    def _start(
+    async def _start(
         self, client: docker.APIClient, spec: WorkspaceSpec, image: str
-    ) -> tuple[str, str, socket.socket]:
-        """Write down the intent, then create, attach, start: so no byte is lost. Blocks."""
-        container, link = "", None
+    ) -> tuple[str, str, Streams]:
+        """Write down the intent, then create, attach, start: so no byte is lost."""
+        container, streams = "", None
         try:
-            knock(address_of(self.engine))
-            lease = self._ledger.intend(self._guard.holder)
-            container = client.create_container(
-                image,
-                command=runner_argv(spec.limits),
-                user="0:0",
-                working_dir=WORKDIR,
-                environment={},
-                stdin_open=True,
-                network_disabled=True,
-                stop_signal="SIGKILL",  # the engine's own shutdown waits for nothing else
-                labels=labels(
-                    run=self.run_id,
-                    holder=self._guard.holder,
-                    lease=lease,
-                    lifetime_s=spec.limits.lifetime_s,
-                ),
-                host_config=client.create_host_config(**self._host_config(spec)),
-            )["Id"]
-            link = _attached(client, container)
-            client.start(container)
-            return container, lease, link
+            lease = await asyncio.to_thread(self._ledger.intend, self._guard.holder)
+            container = await asyncio.to_thread(self._create, client, spec, image, lease)
+            streams = await attach(way_to(self._address), container)
+            await asyncio.to_thread(client.start, container)
+            return container, lease, streams
         except BaseException as error:  # a created container would stay for ever
-            if link is not None:
-                link.close()
+            if streams is not None:
+                streams[1].close()
             if container:
-                remove(client, container)
+                await asyncio.to_thread(remove, client, container)
             if isinstance(error, LEDGER_ERRORS):
                 raise _no_ledger(self._ledger, error) from error
             if isinstance(error, ENGINE_ERRORS):
@@ -191,6 +214,28 @@ class DockerProvider:
                     f"the engine could not start a container: {error}"
                 ) from error
             raise
+
+    def _create(self, client: docker.APIClient, spec: WorkspaceSpec, image: str, lease: str) -> str:
+        """A container that is not started yet. Blocks."""
+        knock(self._address)
+        made = client.create_container(
+            image,
+            command=runner_argv(spec.limits),
+            user="0:0",
+            working_dir=WORKDIR,
+            environment={},
+            stdin_open=True,
+            network_disabled=True,
+            stop_signal="SIGKILL",  # the engine's own shutdown waits for nothing else
+            labels=labels(
+                run=self.run_id,
+                holder=self._guard.holder,
+                lease=lease,
+                lifetime_s=spec.limits.lifetime_s,
+            ),
+            host_config=client.create_host_config(**self._host_config(spec)),
+        )
+        return str(made["Id"])
 
     def _host_config(self, spec: WorkspaceSpec) -> Mapping[str, Any]:
         limits = spec.limits
@@ -207,7 +252,7 @@ class DockerProvider:
             "memswap_limit": limits.memory_bytes,
             "shm_size": min(limits.tmp_bytes, 64 << 20),
             "pids_limit": limits.pids,
-            "nano_cpus": int(min(limits.cpus, self._cpus) * 1e9),
+            "nano_cpus": int(min(limits.cpus, self.cpus) * 1e9),
             "tmpfs": {
                 WORKDIR: f"{owned},size={limits.workspace_bytes}",
                 "/home/agent": f"{owned},size={limits.tmp_bytes}",
@@ -218,24 +263,24 @@ class DockerProvider:
     async def _abandon(
         self,
         client: docker.APIClient,
-        starting: asyncio.Task[tuple[str, str, socket.socket]],
+        starting: asyncio.Task[tuple[str, str, Streams]],
     ) -> None:
         """Remove the container of an opening that nobody waits for any more."""
         with contextlib.suppress(EngineUnavailable):
-            container, lease, link = await starting
-            link.close()
+            container, lease, streams = await starting
+            streams[1].close()
             await asyncio.to_thread(remove, client, container)
             await asyncio.to_thread(self._ledger.end, lease)
 
-    async def _attach(
+    def _workspace(
         self,
         client: docker.APIClient,
         spec: WorkspaceSpec,
         container: str,
         lease: str,
-        link: socket.socket,
+        streams: Streams,
     ) -> RunnerWorkspace:
-        raw, writer = await asyncio.open_connection(sock=link)
+        raw, writer = streams
         stdout, stderr = asyncio.StreamReader(), bytearray()
         pump = asyncio.create_task(_demultiplex(raw, stdout, stderr))
 
@@ -260,16 +305,6 @@ def _no_ledger(ledger: Ledger, error: Exception) -> EngineUnavailable:
         f"expected to write who owns what to {ledger.path}, got: {error}; "
         "set XDG_STATE_HOME to a folder that can be written"
     )
-
-
-def _attached(client: docker.APIClient, container: str) -> socket.socket:
-    """A socket of our own on the container's standard streams."""
-    params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-    answer = client.attach_socket(container, params)
-    try:
-        return socket.socket(fileno=os.dup(answer.fileno()))
-    finally:
-        answer._response.close()  # gives the connection back; our duplicate stays open
 
 
 async def _demultiplex(

@@ -7,8 +7,8 @@ import shutil
 
 from . import images
 from .bwrap import usable
-from .cleaning import holdings
-from .engine import Finding, connect, ensure_engine
+from .cleaning import answering, holdings
+from .engine import Finding, ensure_engine
 from .errors import EngineUnavailable
 
 DISK_FREE_GIB = 5
@@ -19,7 +19,7 @@ def findings(*, fix: bool = False) -> list[Finding]:
     """Every check for workspaces, in the order in which to fix them. Blocks; only `fix` changes."""
     engine = ensure_engine(fix=fix)
     return [
-        engine, _mmdebstrap(), _bwrap(), *_images(engine.ok), _disk(), _soffice(engine.ok),
+        engine, _mmdebstrap(), _bwrap(), *_images(), _disk(), _soffice(engine.ok),
         _left_behind(),
     ]  # fmt: skip
 
@@ -42,16 +42,17 @@ def _bwrap() -> Finding:
     return Finding(name="bwrap", ok=True, detail=f"works, with {python}")
 
 
-def _images(engine: bool) -> list[Finding]:
-    if not engine:
-        return []
-    client, _ = connect()
-    with contextlib.closing(client):
-        tags = {name: images.tag_of(name) for name in images.SPECS}
-        return [
-            Finding(name=f"image {name}", ok=True, detail=_state(images.present(client, tag), tag))
-            for name, tag in tags.items()
-        ]
+def _images() -> list[Finding]:
+    """Of the first engine that answers."""
+    tags = {name: images.tag_of(name) for name in images.SPECS}
+    with contextlib.closing(answering()) as engines:
+        for _, client in engines:
+            there = {name: images.present(client, tag) for name, tag in tags.items()}
+            return [
+                Finding(name=f"image {name}", ok=True, detail=_state(there[name], tag))
+                for name, tag in tags.items()
+            ]
+    return []
 
 
 def _state(digest: str, tag: str) -> str:

@@ -15,15 +15,16 @@ from typing import Any
 import docker
 import docker.errors
 import requests
-from docker.constants import DEFAULT_UNIX_SOCKET
-from docker.utils import kwargs_from_env
 
+from .dialling import ENGINES_VARIABLE, address_of, addresses, way_to
 from .errors import EngineUnavailable
+from .tunnel import reached
 
 log = logging.getLogger(__name__)
 
 DEBIAN_PACKAGES = ("docker.io", "mmdebstrap", "bubblewrap")
 START_S = 60.0
+KNOCK_S = 5.0
 ENGINE_ERRORS = (docker.errors.DockerException, requests.RequestException, OSError)
 
 
@@ -38,9 +39,17 @@ class Finding:
     """What to do about it, as a command or a sentence; empty when `ok`."""
 
 
-def address_of(engine: str = "") -> str:
-    """The address of an engine; empty = `DOCKER_HOST`, else the local one."""
-    return engine or os.environ.get("DOCKER_HOST") or DEFAULT_UNIX_SOCKET
+class _Client(docker.APIClient):
+    """An SDK client that takes certificates and proxies from nobody's environment but its own."""
+
+    @property
+    def trust_env(self) -> bool:
+        """Never: REQUESTS_CA_BUNDLE would win over the authority of the engine."""
+        return False
+
+    @trust_env.setter
+    def trust_env(self, _: bool) -> None:
+        """What `requests` sets at its start is passed over."""
 
 
 def connect(engine: str = "") -> tuple[docker.APIClient, dict[str, Any]]:
@@ -52,8 +61,8 @@ def connect(engine: str = "") -> tuple[docker.APIClient, dict[str, Any]]:
     address = address_of(engine)
     try:
         knock(address)
-        settings = kwargs_from_env({**os.environ, "DOCKER_HOST": address})
-        client = docker.APIClient(version="auto", timeout=120, **settings)
+        way = way_to(address)
+        client = _Client(base_url=way.url, tls=way.tls() or False, version="auto", timeout=120)
         return client, client.info()
     except ENGINE_ERRORS as error:
         raise EngineUnavailable(
@@ -64,9 +73,12 @@ def connect(engine: str = "") -> tuple[docker.APIClient, dict[str, Any]]:
 
 def knock(address: str) -> None:
     """Fail early where nobody listens: the SDK would leave an open socket behind."""
-    if "unix:" in address:
+    way = way_to(address)
+    if way.path:
         with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect("/" + address.partition(":")[2].lstrip("/"))
+            probe.connect(way.path)
+    else:
+        socket.create_connection((way.host, way.port), timeout=KNOCK_S).close()
 
 
 def ensure_engine(*, fix: bool = False) -> Finding:
@@ -95,17 +107,24 @@ _ADVICE = (
 
 
 def _answering() -> Finding:
-    try:
-        client, info = connect()
-    except EngineUnavailable as error:
+    found, failures = [], []
+    for engine in addresses():
+        try:
+            with reached(engine) as address:
+                client, info = connect(address)
+        except EngineUnavailable as error:
+            failures.append(str(error))
+        else:
+            client.close()
+            found.append(f"Docker Engine {info['ServerVersion']}")
+    if not found:
         fix = "rollmill doctor --fix" if _may_install() else _ADVICE
-        return Finding(name="engine", ok=False, detail=str(error), fix=fix)
-    client.close()
-    return Finding(name="engine", ok=True, detail=f"Docker Engine {info['ServerVersion']}")
+        return Finding(name="engine", ok=False, detail="; ".join(failures), fix=fix)
+    return Finding(name="engine", ok=True, detail="; ".join([*found, *failures]))
 
 
 def _may_install() -> bool:
-    local = "DOCKER_HOST" not in os.environ
+    local = not {"DOCKER_HOST", ENGINES_VARIABLE} & os.environ.keys()
     return local and os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 

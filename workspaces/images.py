@@ -163,6 +163,14 @@ def present(client: docker.APIClient, tag: str) -> str:
         return ""
 
 
+def copy(theirs: docker.APIClient, ours: docker.APIClient, name: str, digest: str) -> None:
+    """Give an engine the image that another has under the same name, unless it has it. Blocks."""
+    tag = tag_of(name)
+    if present(ours, tag) != digest:
+        log.info("copying %s to another engine", tag)
+        ours.load_image(theirs.get_image(tag))  # type: ignore[no-untyped-call]
+
+
 def cache_dir() -> Path:
     """Where locks and downloads are kept between runs."""
     path = Path(platformdirs.user_cache_dir("rollmill"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 import docker
 import platformdirs
 
-from .engine import ENGINE_ERRORS, address_of, connect
+from .dialling import address_of, addresses
+from .engine import ENGINE_ERRORS, connect
 from .ledger import Ledger
+from .tunnel import reached
 
 LABEL = "rollmill"
 RUN_LABEL = "rollmill.run"
@@ -113,8 +115,7 @@ def held(client: docker.APIClient, holder: str) -> list[str]:
 
 def remove_held(holder: str, engine: str) -> None:
     """Remove the containers of one holder, twice: a last request may still be under way."""
-    client, _ = connect(engine)
-    with contextlib.closing(client):
+    with reached(engine) as address, contextlib.closing(connect(address)[0]) as client:
         for _ in range(2):
             for container in held(client, holder):
                 remove(client, container)
@@ -128,7 +129,8 @@ def leftovers(run_id: str | None = None) -> list[str]:
         EngineUnavailable: no engine answers.
     """
     label = LABEL if run_id is None else f"{RUN_LABEL}={run_id}"
-    client, _ = connect()
-    with contextlib.closing(client):
-        found: Sequence[Mapping[str, Any]] = client.containers(all=True, filters={"label": label})
+    found: list[Mapping[str, Any]] = []
+    for engine in addresses():
+        with reached(engine) as address, contextlib.closing(connect(address)[0]) as client:
+            found += client.containers(all=True, filters={"label": label})
     return sorted(container["Names"][0].lstrip("/") for container in found)

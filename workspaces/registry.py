@@ -7,14 +7,16 @@ from collections.abc import Callable
 
 from .base import Provider
 from .bwrap import BwrapProvider
+from .dialling import addresses
 from .docker import DockerProvider
 from .engine import ensure_engine
+from .fleet import Fleet
 from .pool import PooledProvider
 
 log = logging.getLogger(__name__)
 
 PROVIDERS: dict[str, Callable[[str, int | None], Provider]] = {
-    "docker": lambda run_id, starts: PooledProvider(DockerProvider(run_id=run_id), starts=starts),
+    "docker": lambda run_id, starts: PooledProvider(_engines(run_id), starts=starts),
     "bwrap": lambda run_id, starts: BwrapProvider(run_id=run_id),
 }
 """Name -> what opens workspaces, given the id of the run and how many may be started at once."""
@@ -37,6 +39,13 @@ def open_provider(name: str = "auto", *, run_id: str = "", starts: int | None = 
         choices = ", ".join(["auto", *PROVIDERS])
         raise ValueError(f"unknown workspace provider {name!r}; choose one of: {choices}")
     return PROVIDERS[name](run_id, starts)
+
+
+def _engines(run_id: str) -> DockerProvider | Fleet:
+    engines = addresses()
+    if len(engines) == 1:
+        return DockerProvider(run_id=run_id, engine=engines[0])
+    return Fleet(engines, run_id=run_id)
 
 
 def choose() -> tuple[str, str]:
