@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import docker
 
@@ -19,6 +20,7 @@ from .dialling import addresses
 from .engine import ENGINE_ERRORS, connect
 from .errors import EngineUnavailable
 from .images import SCRATCH_PREFIX
+from .ledger import Ledger
 from .reaper import LABEL, Owned, default_ledger, owned, reap
 from .tunnel import reached
 
@@ -44,9 +46,7 @@ def holdings() -> Holdings:
             (found.living if one.lives else found.dead).append(_described(one))
         for image in client.images(filters={"label": LABEL}):
             found.images += image["RepoTags"] or [image["Id"]]
-    if ledger.path.exists():
-        dead = [holder for holder in ledger.holders() if not holder["lives"]]
-        found.dead += [f"ledger entry of run {one['run']!r}, pid {one['pid']}" for one in dead]
+    found.dead += [_entry(holder) for holder in _dead_holders(ledger)]
     return found
 
 
@@ -57,13 +57,17 @@ def remove_all(*, with_images: bool = False, running: bool = False) -> list[str]
         with_images: also our images.
         running: also the containers of runs that are at work; they notice, and try again.
     """
+    ledger = default_ledger()
     removed = [str(path) for path in _scratch() if _removed(path)]
     for engine, client in answering():
-        removed += reap(client, default_ledger(), engine=engine, running=running)
+        removed += reap(client, ledger, engine=engine, running=running)
         for image in client.images(filters={"label": LABEL}) if with_images else ():
             with contextlib.suppress(*ENGINE_ERRORS):  # a container at work uses it
                 client.remove_image(image["Id"], force=True)
                 removed += image["RepoTags"] or [image["Id"]]
+    for holder in _dead_holders(ledger):
+        ledger.let_go(holder["holder"])
+        removed.append(_entry(holder))
     return removed
 
 
@@ -76,6 +80,17 @@ def answering() -> Generator[tuple[str, docker.APIClient], None, None]:
             contextlib.closing(connect(address)[0]) as client,
         ):
             yield engine, client
+
+
+def _dead_holders(ledger: Ledger) -> list[dict[str, Any]]:
+    """Those of engines that are gone for good among them: no reaper gets there any more."""
+    if not ledger.path.exists():
+        return []
+    return [holder for holder in ledger.holders() if not holder["lives"]]
+
+
+def _entry(holder: Mapping[str, Any]) -> str:
+    return f"ledger entry of run {holder['run']!r}, pid {holder['pid']}"
 
 
 def _described(one: Owned) -> str:

@@ -87,7 +87,7 @@ class PooledProvider:
         inner: RunnerProvider,
         *,
         ahead: int = 4,
-        idle: int = 8,
+        idle: int = 16,
         reuses: int = 100,
         starts: int | None = None,
     ) -> None:

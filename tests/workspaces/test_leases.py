@@ -189,3 +189,12 @@ def test_scratch_of_a_dead_builder_is_removed_and_of_a_living_one_kept(
     assert str(dead) in holdings().dead
     assert str(dead) in remove_all()
     assert (dead.exists(), living.exists()) == (False, True)
+
+
+def test_what_the_ledger_says_of_engines_that_are_gone_is_struck_out() -> None:
+    ledger, holder = default_ledger(), f"gone-{os.getpid()}"
+    Ledger(ledger.path, holder_s=-1.0).hold(holder, run=holder, engine="unix:///gone.sock")
+    entry = f"ledger entry of run {holder!r}, pid {os.getpid()}"
+    assert entry in holdings().dead
+    assert entry in remove_all()
+    assert holder not in [one["holder"] for one in ledger.holders()]
