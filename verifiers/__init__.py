@@ -3,7 +3,7 @@
 from .answer import AnswerVerifier
 from .base import Verifier
 from .test_suite import TestSuiteVerifier
-from .types import Check, Outcome, Verdict, VerifierSpec, judge
+from .types import Check, Outcome, Verdict, VerifierSpec, judge, judge_edit
 from .workbook import WorkbookVerifier
 
 VERIFIERS: dict[str, type[Verifier]] = {
@@ -31,4 +31,5 @@ __all__ = [
     "VerifierSpec",
     "get_verifier",
     "judge",
+    "judge_edit",
 ]
