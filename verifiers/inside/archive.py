@@ -61,7 +61,7 @@ def attribute(element: Element, name: str) -> str:
 
 def named(element: Element, name: str) -> Iterator[Element]:
     """The element itself and all below it that have a name, whatever their namespace."""
-    return element.iter(f"{{*}}{name}")
+    return (each for each in element.iter() if local(each) == name)
 
 
 def related(parts: Mapping[str, bytes], part: str) -> Iterator[tuple[str, str, str]]:

@@ -20,6 +20,8 @@ BOOK = ""
 """The key of facets that belong to the workbook, not to a sheet."""
 Facets = dict[str, dict[str, str | float]]
 """Sheet -> facet such as `width B` or `merged A1:B2` -> its value."""
+ANY = "any"
+"""The font of a cell whose style names none: each program takes another."""
 THEME_ORDER = (1, 0, 3, 2, 4, 5, 6, 7, 8, 9, 10, 11)
 """Index of a theme colour in a cell -> its place in the theme's list."""
 FORBIDDEN = {
@@ -61,7 +63,6 @@ def _of_book(book: Any) -> Iterator[tuple[str, str | float]]:
 
 def _of_sheet(sheet: Any, colours: list[str]) -> Iterator[tuple[str, str | float]]:
     yield "state", sheet.sheet_state
-    yield "frozen at", sheet.freeze_panes or ""
     yield "filter", (sheet.auto_filter.ref or "").replace("$", "")
     yield "protected", float(bool(sheet.protection.sheet))
     yield "orientation", sheet.page_setup.orientation or "portrait"
@@ -118,8 +119,9 @@ def _rules(sheet: Any, colours: list[str]) -> Iterator[tuple[str, str | float]]:
             told = f"{rule.type} {rule.operator or ''} {formulas} {looks} {scale} {icons}"
             yield f"conditional format {group.sqref}#{number}", told
     for check in sheet.data_validations.dataValidation:
-        formulas = [plain_formula(text or "") for text in (check.formula1, check.formula2)]
         operator = "" if check.type == "list" else check.operator or "between"
+        second = check.formula2 if "etween" in operator else None
+        formulas = [plain_formula(text or "") for text in (check.formula1, second)]
         yield f"validation {check.sqref}", f"{check.type} {operator} {formulas}"
 
 
@@ -214,7 +216,7 @@ def style_of(cell: Any, colours: list[str]) -> dict[str, Any]:
     font, fill, place = cell.font, cell.fill, cell.alignment
     found = {
         "number format": plain_format(cell.number_format),
-        "font": "" if font.name in (None, "Calibri") else font.name,
+        "font": "" if font.name == "Calibri" else font.name or ANY,
         "size": 0.0 if font.sz in (None, 11) else float(font.sz),
         "bold": bool(font.b),
         "italic": bool(font.i),
