@@ -31,7 +31,8 @@ def furnished() -> Any:
     sheet.row_dimensions[5].hidden = True
     sheet["A2"].comment = Comment("Ask sales", "Ann")
     red = PatternFill("solid", bgColor="FFC7CE")
-    sheet.conditional_formatting.add("B2:B5", CellIsRule("greaterThan", ["4"], fill=red))
+    above: Any = CellIsRule
+    sheet.conditional_formatting.add("B2:B5", above("greaterThan", ["4"], fill=red))
     check = DataValidation(type="list", formula1='"USA,Japan,Europe"')
     check.add("A2:A5")
     sheet.add_data_validation(check)
@@ -82,7 +83,8 @@ def _rule_gone(book: Any) -> None:
 
 
 def _rule_added(book: Any) -> None:
-    book["Data"].conditional_formatting.add("A2:A5", CellIsRule("equal", ["1"]))
+    equal: Any = CellIsRule
+    book["Data"].conditional_formatting.add("A2:A5", equal("equal", ["1"]))
 
 
 def _validation_changed(book: Any) -> None:

@@ -159,7 +159,12 @@ def harness(path: Path, out: Path) -> Any:
     for name, source in modules().items():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_bytes(source)
-    request = {"path": str(path), "original": None, "out": str(out), "timeout_s": 60}
+    request: dict[str, Any] = {
+        "path": str(path),
+        "original": None,
+        "out": str(out),
+        "timeout_s": 60,
+    }
     request |= {"changes": [], "gold": None}
     done = subprocess.run(
         [sys.executable, "-I", "-B", "-c", START.format(module="workbook"), str(place)],
