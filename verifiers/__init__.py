@@ -2,12 +2,21 @@
 
 from .answer import AnswerVerifier
 from .base import Verifier
+from .state import StateVerifier
+from .table import TableVerifier
 from .test_suite import TestSuiteVerifier
 from .types import Check, Outcome, Verdict, VerifierSpec, judge, judge_edit
 from .workbook import WorkbookVerifier
 
 VERIFIERS: dict[str, type[Verifier]] = {
-    verifier.name: verifier for verifier in (AnswerVerifier, TestSuiteVerifier, WorkbookVerifier)
+    verifier.name: verifier
+    for verifier in (
+        AnswerVerifier,
+        StateVerifier,
+        TableVerifier,
+        TestSuiteVerifier,
+        WorkbookVerifier,
+    )
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import openpyxl
 from openpyxl.styles import Font, PatternFill
-from openpyxl.utils.cell import coordinate_from_string, get_column_letter
+from openpyxl.utils.cell import column_index_from_string, coordinate_from_string, get_column_letter
 
 REACH = re.compile(r"(:\$?[A-Z]{1,3}\$?)(\d+)")
 """The last row of a range."""
@@ -38,7 +38,7 @@ def _cells(expected: Mapping[str, Any]) -> Iterator[tuple[str, str, Any, bool]]:
     """Sheet, cell, expected value and whether a formula is asked for, of every declared cell."""
     for region in expected["regions"]:
         letters, row = coordinate_from_string(region["top_left"])
-        column = openpyxl.utils.column_index_from_string(letters)
+        column = column_index_from_string(letters)
         for down, values in enumerate(region["values"]):
             for right, value in enumerate(values):
                 at = f"{get_column_letter(column + right)}{row + down}"

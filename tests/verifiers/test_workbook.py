@@ -3,8 +3,6 @@
 import io
 import json
 import re
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +12,7 @@ import openpyxl
 import pytest
 
 from rollmill.verifiers import VerifierSpec
-from rollmill.verifiers.reading import READING, START, modules
+from rollmill.verifiers.reading import READING
 from rollmill.verifiers.workbook import WorkbookVerifier, compare_rest, compare_work
 from rollmill.verifiers.workbook_reading import Cell, Sheets, WorkbookReading
 from rollmill.verifiers.workbook_region import Region
@@ -27,6 +25,8 @@ from rollmill.workspaces import (
     opened,
     pack_tree,
 )
+
+from .inside_run import run_inside
 
 
 def book(sheets: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -154,26 +154,9 @@ def without(part: str) -> bytes:
     return packed.getvalue()
 
 
-def harness(path: Path, out: Path) -> Any:
-    place = out.parent / "modules"
-    for name, source in modules().items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_bytes(source)
-    request: dict[str, Any] = {
-        "path": str(path),
-        "original": None,
-        "out": str(out),
-        "timeout_s": 60,
-    }
-    request |= {"changes": [], "gold": None}
-    done = subprocess.run(
-        [sys.executable, "-I", "-B", "-c", START.format(module="workbook"), str(place)],
-        input=json.dumps(request).encode(),
-        capture_output=True,
-        check=True,
-    )
-    assert done.stdout == b""
-    return json.loads(out.read_text())
+def harness(path: Path) -> Any:
+    asked: dict[str, Any] = {"original": None, "changes": [], "gold": None}
+    return run_inside("workbook", path.parent, path=str(path), **asked)
 
 
 @pytest.mark.parametrize(
@@ -195,13 +178,13 @@ def test_the_reader_tells_a_workbook_from_what_is_none(
 ) -> None:
     path = tmp_path / "book.xlsx"
     path.write_bytes(make())
-    assert harness(path, tmp_path / "reading.json")["ending"] == ending
+    assert harness(path)["ending"] == ending
 
 
 def test_the_reader_takes_no_folder_and_no_absent_file(tmp_path: Path) -> None:
     (tmp_path / "folder.xlsx").mkdir()
-    assert harness(tmp_path / "folder.xlsx", tmp_path / "out")["ending"] == "no_workbook"
-    assert harness(tmp_path / "absent.xlsx", tmp_path / "out")["ending"] == "missing"
+    assert harness(tmp_path / "folder.xlsx")["ending"] == "no_workbook"
+    assert harness(tmp_path / "absent.xlsx")["ending"] == "missing"
 
 
 def with_saved_value(data: bytes, formula: str, value: str) -> bytes:

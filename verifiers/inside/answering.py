@@ -15,12 +15,17 @@ PARSER_BYTES = 1 << 30
 """Address space while a file is parsed."""
 
 
+_bounded = False
+
+
 class Refusal(Exception):
     """The file cannot be judged; the arguments are the ending and why."""
 
 
 def answer(read: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Answer the request on standard input; the reading is left in the file that it names."""
+    global _bounded
+    _bounded = True
     request = json.load(sys.stdin)
     warnings.simplefilter("ignore")
     try:
@@ -33,13 +38,14 @@ def answer(read: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
 
 @contextmanager
 def parsing(kind: str) -> Iterator[None]:
-    """Parse a hostile file: bounded address space, and every failure is the file's own.
+    """Parse a hostile file: every failure is the file's own; in a workspace, memory is bounded.
 
     Raises:
         Refusal: `too_big` when memory ran out, `no_KIND` for whatever else the parser raised.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (PARSER_BYTES, hard))
+    if _bounded:
+        resource.setrlimit(resource.RLIMIT_AS, (PARSER_BYTES, hard))
     try:
         yield
     except Refusal:
