@@ -70,7 +70,7 @@ def check_evidence(
 
 
 def stands_in(quote: Any, text: str, *, least: int = MIN_QUOTE_CHARS) -> bool:
-    """Whether a quote stands in a text as whole words; spaces, case and kinds of dashes are even."""
+    """Whether a quote stands in a text as whole words, whatever its spaces, case and dashes."""
     if not isinstance(quote, str) or len(_even(quote)) < least:
         return False
     return re.search(rf"(?<!\w){re.escape(_even(quote))}(?!\w)", _even(text)) is not None
