@@ -2,6 +2,8 @@
 
 from .answer import AnswerVerifier
 from .base import Verifier
+from .deck import DeckVerifier
+from .document import DocumentVerifier
 from .state import StateVerifier
 from .table import TableVerifier
 from .test_suite import TestSuiteVerifier
@@ -12,6 +14,8 @@ VERIFIERS: dict[str, type[Verifier]] = {
     verifier.name: verifier
     for verifier in (
         AnswerVerifier,
+        DeckVerifier,
+        DocumentVerifier,
         StateVerifier,
         TableVerifier,
         TestSuiteVerifier,

@@ -59,6 +59,15 @@ def attribute(element: Element, name: str) -> str:
     return ""
 
 
+def link(element: Element) -> str:
+    """The id of the relationship that an element names; empty = it names none."""
+    for key, value in element.attrib.items():
+        space, _, name = key.rpartition("}")
+        if space.endswith("relationships") and name == "id":
+            return value
+    return ""
+
+
 def named(element: Element, name: str) -> Iterator[Element]:
     """The element itself and all below it that have a name, whatever their namespace."""
     return (each for each in element.iter() if local(each) == name)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from .archive import attribute, local, named, parts_of, related, tree
+from .archive import link, local, named, parts_of, related, tree
 
 BOOK = ""
 """The key of facets that belong to the workbook, not to a sheet."""
@@ -138,7 +138,7 @@ def _sheet_files(archive: dict[str, bytes]) -> dict[str, str]:
     book = next((t for _, kind, t in related(archive, "") if kind == "officeDocument"), "")
     targets = {key: target for key, _, target in related(archive, book)}
     sheets = named(tree(archive[book]), "sheet") if book in archive else ()
-    return {sheet.get("name", ""): targets.get(attribute(sheet, "id"), "") for sheet in sheets}
+    return {sheet.get("name", ""): targets.get(link(sheet), "") for sheet in sheets}
 
 
 def _of_archive(archive: dict[str, bytes], part: str) -> Iterator[tuple[str, str | float]]:
