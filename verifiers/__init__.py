@@ -2,12 +2,25 @@
 
 from .answer import AnswerVerifier
 from .base import Verifier
+from .deck import DeckVerifier
+from .document import DocumentVerifier
+from .state import StateVerifier
+from .table import TableVerifier
 from .test_suite import TestSuiteVerifier
-from .types import Check, Outcome, Verdict, VerifierSpec, judge
+from .types import Check, Outcome, Verdict, VerifierSpec, judge, judge_edit
 from .workbook import WorkbookVerifier
 
 VERIFIERS: dict[str, type[Verifier]] = {
-    verifier.name: verifier for verifier in (AnswerVerifier, TestSuiteVerifier, WorkbookVerifier)
+    verifier.name: verifier
+    for verifier in (
+        AnswerVerifier,
+        DeckVerifier,
+        DocumentVerifier,
+        StateVerifier,
+        TableVerifier,
+        TestSuiteVerifier,
+        WorkbookVerifier,
+    )
 }
 
 
@@ -31,4 +44,5 @@ __all__ = [
     "VerifierSpec",
     "get_verifier",
     "judge",
+    "judge_edit",
 ]

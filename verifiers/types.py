@@ -53,3 +53,25 @@ def judge(checks: tuple[Check, ...], *, verifier: str) -> Verdict:
     share = outcomes.count("pass") / len(outcomes)
     outcome: Outcome = "pass" if share == 1.0 else "fail"
     return Verdict(outcome=outcome, score=share, checks=checks, verifier=verifier)
+
+
+def judge_edit(work: tuple[Check, ...], kept: tuple[Check, ...], *, verifier: str) -> Verdict:
+    """As `judge`, but what was only kept as it was earns nothing: doing nothing scores 0.
+
+    The score is the share of `work` that passed times the share of `kept` that passed.
+    """
+    whole = judge((*work, *kept), verifier=verifier)
+    if whole.outcome != "fail":
+        return whole
+    done = sum(check.outcome == "pass" for check in work) / max(len(work), 1)
+    spared = sum(check.outcome == "pass" for check in kept) / max(len(kept), 1) if kept else 1.0
+    return Verdict(outcome="fail", score=done * spared, checks=whole.checks, verifier=verifier)
+
+
+def new_work(
+    after: tuple[Check, ...], before: tuple[Check, ...]
+) -> tuple[tuple[Check, ...], tuple[Check, ...]]:
+    """The checks that the seed failed, and those that it passed, which are only to be kept."""
+    held = {check.name for check in before if check.outcome == "pass"}
+    work = tuple(check for check in after if check.name not in held)
+    return work, tuple(check for check in after if check.name in held)

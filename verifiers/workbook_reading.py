@@ -1,32 +1,16 @@
-"""Has a workbook read inside a workspace and returns its cells as plain values.
-
-The host's half of `workbook_harness.py`: hostile files are parsed there, under the workspace's
-limits and as the command user; the host sees JSON of bounded size. What the cells are worth is
-for `workbook.py` to judge.
-"""
+"""One workbook as `inside/workbook.py` read it: cells, results, and all that is not a cell."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from signal import SIGKILL
 from typing import Any, Literal
 
-from ..workspaces import MIB, Workspace, WorkspaceError, unpack_tree
+from ..workspaces import Workspace
+from .reading import lay_original, read_inside
 
-HARNESS = Path(__file__).with_name("workbook_harness.py").read_text(encoding="utf-8")
-ORIGINAL = "/tmp/original.xlsx"
-READING = "/tmp/reading.json"
-MAX_READING_BYTES = 16 * MIB
-RECALCULATE_S = 240.0
-"""Wall clock, generous: a machine may be busy. The harness bounds the processor time."""
-READ_S = 60.0
-"""Allowed for parsing, on top of the recalculation."""
-
-Ending = Literal["read", "missing", "no_workbook", "too_big", "not_recalculated"]
 Kind = Literal["number", "text", "bool", "date", "error", "formula"]
+GOLD = "/tmp/gold.xlsx"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,21 +27,45 @@ class Cell:
 
 Sheets = Mapping[str, Mapping[str, Cell]]
 """Sheet -> cell such as `B2` -> what stands there; empty cells are left out."""
+Style = Mapping[str, Any]
+"""Aspect such as `bold` or `number format` -> value; what is so by default is left out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """All of a workbook that is not the value of a cell."""
+
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Sheet, or empty for the workbook -> facet such as `width B` -> its value."""
+    styles: Sequence[Style] = ({},)
+    styled: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Sheet -> cell -> place in `styles`."""
+
+    def style(self, sheet: str, cell: str) -> Style:
+        """How a cell looks."""
+        return self.styles[self.styled.get(sheet, {}).get(cell, 0)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkbookReading:
     """One workbook, read."""
 
-    ending: Ending
+    ending: str
+    """`read`, or why it was not: `missing`, `no_workbook`, `too_big`, `not_converted`."""
     detail: str = ""
     """Why it could not be read; empty = it was."""
     written: Sheets = field(default_factory=dict)
     """As it was saved: formulas are formulas."""
     values: Sheets = field(default_factory=dict)
     """After recalculation: formulas are their results; empty = there are no formulas."""
+    variants: Sequence[Sheets] = ()
+    """Results of the formulas after each change of inputs; empty = there are no formulas."""
+    gold: Sequence[Sheets] = ()
+    """The same of the gold workbook."""
+    look: Look = field(default_factory=Look)
     original: Sheets = field(default_factory=dict)
     """As in the task's seed; empty = the seed has no such file."""
+    original_look: Look | None = None
 
     def value(self, sheet: str, cell: str) -> Cell | None:
         """The value of a cell, a formula's as LibreOffice calculates it; None = empty."""
@@ -67,39 +75,43 @@ class WorkbookReading:
         return self.values.get(sheet, {}).get(cell)
 
 
-async def read_workbook(workspace: Workspace, path: str) -> WorkbookReading:
+async def read_workbook(
+    workspace: Workspace,
+    path: str,
+    *,
+    changes: Sequence[Mapping[str, Mapping[str, Any]]] = (),
+    gold: bytes | None = None,
+) -> WorkbookReading:
     """Read a workbook that lies in `workspace`, and the seed's file of the same path.
+
+    Args:
+        changes: sheet -> cell -> another input; formulas are also calculated after each of them.
+        gold: a workbook that is put through the same changes.
 
     Raises:
         WorkspaceError: the workspace failed, or it cannot read any workbook.
     """
-    seed = unpack_tree(workspace.spec.seed).get(path)
-    if seed is not None:
-        await workspace.put(ORIGINAL, seed)
+    if gold is not None:
+        await workspace.put(GOLD, gold)
     request = {
         "path": path,
-        "original": None if seed is None else ORIGINAL,
-        "out": READING,
-        "timeout_s": RECALCULATE_S,
+        "original": await lay_original(workspace, path),
+        "changes": list(changes),
+        "gold": None if gold is None else GOLD,
     }
-    done = await workspace.exec(
-        ["python3", "-I", "-B", "-c", HARNESS],
-        stdin=json.dumps(request).encode(),
-        timeout_s=RECALCULATE_S + READ_S,
-    )
-    if done.timed_out:
-        return WorkbookReading(ending="not_recalculated", detail="reading it took too long")
-    if done.exit_code == 128 + SIGKILL:
-        return WorkbookReading(ending="too_big", detail="reading it took all memory")
-    if done.exit_code != 0:
-        raise WorkspaceError(f"the reader of workbooks broke: {done.stderr.strip()[-400:]}")
-    raw = json.loads(await workspace.get(READING, max_bytes=MAX_READING_BYTES))
-    if raw["ending"] == "no_office":
-        raise WorkspaceError(f"{raw['detail']}; the task must name the image 'office'")
+    raw = await read_inside(workspace, "workbook", request)
     if raw["ending"] != "read":
         return WorkbookReading(ending=raw["ending"], detail=raw["detail"])
-    written, values, original = (_sheets(raw[name]) for name in ("written", "values", "original"))
-    return WorkbookReading(ending="read", written=written, values=values, original=original)
+    return WorkbookReading(
+        ending="read",
+        written=_sheets(raw["written"]),
+        values=_sheets(raw["values"]),
+        variants=[_sheets(each) for each in raw["variants"]],
+        gold=[_sheets(each) for each in raw["gold"]],
+        look=Look(**raw["look"]),
+        original=_sheets(raw.get("original", {})),
+        original_look=Look(**raw["original_look"]) if "original_look" in raw else None,
+    )
 
 
 def _sheets(raw: Mapping[str, Mapping[str, tuple[Kind, Any]]]) -> Sheets:

@@ -97,8 +97,12 @@ SPECS: dict[str, ImageSpec] = {
             "et_xmlfile==2.0.0",
             "lxml==6.1.3",
             "openpyxl==3.1.5",
+            "pillow==13.0.0",
+            "pyarrow==26.0.1",
             "python-docx==1.2.0",
+            "python-pptx==1.0.2",
             "typing_extensions==4.16.0",
+            "xlsxwriter==3.3.1",
         ),
     ),
 }

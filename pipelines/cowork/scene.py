@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 
 from ..family import Rejected
-from .sheets import Grid, Style, workbook_bytes
+from .furniture import FURNITURE
+from .grid import Grid
+from .sheets import Style, workbook_bytes
 from .tables import Column, Kind, Table
 
 DECIMALS = 3
@@ -106,8 +108,10 @@ class Scene:
             bold=self.rng.random() < 0.8,
             date_format=self.pick(("yyyy-mm-dd", "dd/mm/yyyy", "d mmm yyyy")),
             frozen=self.rng.random() < 0.3,
+            furniture=frozenset(self.rng.sample(FURNITURE, self.rng.randint(0, 4))),
         )
-        notes = self.rng.sample(NOTES, 2) if self.rng.random() < 0.2 else ()
+        with_notes = "hidden notes" in style.furniture or self.rng.random() < 0.2
+        notes = self.rng.sample(NOTES, 2) if with_notes else ()
         return workbook_bytes(grids, notes=notes, style=style)
 
     def _choose(self, kind: Kind, count: int, *, texts_only: bool = False) -> list[Column]:

@@ -17,44 +17,11 @@ from openpyxl.styles import Font, PatternFill
 from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.worksheet import Worksheet
 
+from .furniture import furnish
+from .grid import Grid
+
 _STAMP = re.compile(rb"(<dcterms:(?:created|modified)[^>]*>)[^<]*")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Grid:
-    """A table at its place in a sheet."""
-
-    sheet: str
-    frame: pd.DataFrame
-    """Column names are the header; a text that starts with `=` is a formula."""
-    header_row: int = 1
-    title: str = ""
-    """Text in A1, for a header that is not in row 1."""
-
-    @property
-    def first_row(self) -> int:
-        """The first row below the header."""
-        return self.header_row + 1
-
-    @property
-    def last_row(self) -> int:
-        """The last row of the table."""
-        return self.header_row + len(self.frame)
-
-    def letter(self, column: str) -> str:
-        """The letter of a column."""
-        return get_column_letter(list(self.frame.columns).index(column) + 1)
-
-    @property
-    def next_letter(self) -> str:
-        """The letter of the first free column."""
-        return get_column_letter(len(self.frame.columns) + 1)
-
-    @property
-    def quoted(self) -> str:
-        """The sheet's name as formulas write it."""
-        return self.sheet if self.sheet.isidentifier() else f"'{self.sheet}'"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +33,8 @@ class Style:
     bold: bool = True
     date_format: str = "yyyy-mm-dd"
     frozen: bool = False
+    furniture: frozenset[str] = frozenset()
+    """Which of `FURNITURE` the first sheet has: what an edit must leave as it is."""
 
 
 def plain(value: Any) -> Any:
@@ -89,8 +58,11 @@ def workbook_bytes(grids: Sequence[Grid], *, notes: Sequence[str] = (), style: S
     book.remove(book.worksheets[0])
     for grid in grids:
         _fill(book.create_sheet(grid.sheet), grid, style)
+    furnish(book, grids[0], style.furniture)
     if notes:
         sheet = book.create_sheet("Notes")
+        if "hidden notes" in style.furniture:
+            sheet.sheet_state = "hidden"
         for note in notes:
             sheet.append([note])
     buffer = io.BytesIO()

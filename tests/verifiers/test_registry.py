@@ -13,5 +13,5 @@ def test_each_verifier_is_found_by_its_own_name_and_states_a_version(name: str) 
 
 
 def test_an_unknown_name_lists_the_choices() -> None:
-    with pytest.raises(ValueError, match="answer, test_suite, workbook"):
+    with pytest.raises(ValueError, match=r"answer, deck, .*table, test_suite, workbook"):
         get_verifier("wrokbook")

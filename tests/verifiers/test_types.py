@@ -2,7 +2,8 @@
 
 import pytest
 
-from rollmill.verifiers import Check, Outcome, Verdict, judge
+from rollmill.verifiers import Check, Outcome, Verdict, judge, judge_edit
+from rollmill.verifiers.types import new_work
 
 
 def checks(*outcomes: Outcome) -> tuple[Check, ...]:
@@ -33,3 +34,18 @@ def test_one_check_that_could_not_tell_leaves_the_whole_unscored(
 def test_a_verdict_cannot_contradict_its_score(outcome: Outcome, score: float) -> None:
     with pytest.raises(ValueError, match="must go with"):
         Verdict(outcome=outcome, score=score)
+
+
+def test_what_was_only_kept_earns_nothing_and_damage_costs() -> None:
+    kept, harmed = checks("pass", "pass"), checks("pass", "fail")
+    assert judge_edit(checks("pass", "pass"), kept, verifier="any@1").score == 1.0
+    assert judge_edit(checks("fail", "fail"), kept, verifier="any@1").score == 0.0
+    assert judge_edit(checks("pass", "fail"), kept, verifier="any@1").score == 0.5
+    assert judge_edit(checks("pass", "pass"), harmed, verifier="any@1").score == 0.5
+    assert judge_edit(checks("unscored"), harmed, verifier="any@1").outcome == "unscored"
+
+
+def test_what_the_seed_already_had_is_no_work() -> None:
+    work, held = new_work(checks("pass", "pass"), checks("fail", "pass"))
+    assert [check.name for check in work] == ["0"]
+    assert [check.name for check in held] == ["1"]

@@ -3,8 +3,6 @@
 import io
 import json
 import re
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,8 +12,10 @@ import openpyxl
 import pytest
 
 from rollmill.verifiers import VerifierSpec
-from rollmill.verifiers.workbook import Region, WorkbookVerifier, compare_workbook
-from rollmill.verifiers.workbook_reading import HARNESS, READING, Cell, Sheets, WorkbookReading
+from rollmill.verifiers.reading import READING
+from rollmill.verifiers.workbook import WorkbookVerifier, compare_rest, compare_work
+from rollmill.verifiers.workbook_reading import Cell, Sheets, WorkbookReading
+from rollmill.verifiers.workbook_region import Region
 from rollmill.workspaces import (
     DockerProvider,
     ExecResult,
@@ -25,6 +25,8 @@ from rollmill.workspaces import (
     opened,
     pack_tree,
 )
+
+from .inside_run import run_inside
 
 
 def book(sheets: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -68,7 +70,8 @@ def failures(after: Mapping[str, Mapping[str, Any]], result: Any = 7) -> list[st
         for name, row in written.items()
     }
     reading = WorkbookReading(ending="read", written=written, values=values, original=cells(SEED))
-    return [c.name for c in compare_workbook(reading, REGIONS) if c.outcome != "pass"]
+    checks = (*compare_work(reading, REGIONS), *compare_rest(reading, REGIONS))
+    return [c.name for c in checks if c.outcome != "pass"]
 
 
 def test_the_work_done_passes() -> None:
@@ -151,16 +154,9 @@ def without(part: str) -> bytes:
     return packed.getvalue()
 
 
-def harness(path: Path, out: Path) -> Any:
-    request = {"path": str(path), "original": None, "out": str(out), "timeout_s": 60}
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", HARNESS],
-        input=json.dumps(request).encode(),
-        capture_output=True,
-        check=True,
-    )
-    assert done.stdout == b""
-    return json.loads(out.read_text())
+def harness(path: Path) -> Any:
+    asked: dict[str, Any] = {"original": None, "changes": [], "gold": None}
+    return run_inside("workbook", path.parent, path=str(path), **asked)
 
 
 @pytest.mark.parametrize(
@@ -182,13 +178,13 @@ def test_the_reader_tells_a_workbook_from_what_is_none(
 ) -> None:
     path = tmp_path / "book.xlsx"
     path.write_bytes(make())
-    assert harness(path, tmp_path / "reading.json")["ending"] == ending
+    assert harness(path)["ending"] == ending
 
 
 def test_the_reader_takes_no_folder_and_no_absent_file(tmp_path: Path) -> None:
     (tmp_path / "folder.xlsx").mkdir()
-    assert harness(tmp_path / "folder.xlsx", tmp_path / "out")["ending"] == "no_workbook"
-    assert harness(tmp_path / "absent.xlsx", tmp_path / "out")["ending"] == "missing"
+    assert harness(tmp_path / "folder.xlsx")["ending"] == "no_workbook"
+    assert harness(tmp_path / "absent.xlsx")["ending"] == "missing"
 
 
 def with_saved_value(data: bytes, formula: str, value: str) -> bytes:
@@ -229,7 +225,7 @@ async def test_libreoffice_calculates_anew_and_saved_results_are_not_believed(
             found = await WorkbookVerifier().verify(workspace, judged, hidden)
             return found.outcome, " ".join(check.evidence for check in found.checks)
 
-        assert await verdict(book(DONE)) == ("pass", "   ")
+        assert await verdict(book(DONE)) == ("pass", " " * 5)
         lying = with_saved_value(book(wrong), "SUM(Data!B2:B2)", "7")
         outcome, evidence = await verdict(lying)
         assert outcome == "fail"
@@ -266,7 +262,7 @@ async def test_a_file_that_takes_all_memory_fails() -> None:
 
 async def test_libreoffice_failing_or_late_says_nothing_about_the_work() -> None:
     assert await outcome_of(ran(137, timed_out=True), {}) == "unscored"
-    told = {"ending": "not_recalculated", "detail": "soffice ended with 1"}
+    told = {"ending": "not_converted", "detail": "soffice ended with 1"}
     assert await outcome_of(ran(), told) == "unscored"
 
 
@@ -281,5 +277,5 @@ async def test_libreoffice_failing_or_late_says_nothing_about_the_work() -> None
 async def test_a_reader_that_breaks_is_an_error_of_ours(
     result: ExecResult, reading: Mapping[str, Any]
 ) -> None:
-    with pytest.raises(WorkspaceError, match=r"reader of workbooks|office"):
+    with pytest.raises(WorkspaceError, match=r"the reader|office"):
         await outcome_of(result, reading)

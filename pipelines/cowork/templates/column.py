@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from ...task import Move
+from ..grid import Grid
 from ..scene import Sample, Scene
-from ..sheets import Grid
 from .template import (
     Draft,
     Template,
@@ -20,6 +20,8 @@ from .template import (
     look_again,
     region,
     script,
+    shaken,
+    variant,
     where,
 )
 
@@ -101,13 +103,18 @@ def make(scene: Scene) -> Draft:
         meaning=kind.meaning.format(x=x, y=y),
     )
     values: list[Any] = list(kind.compute(sample.frame[x], sample.frame[y]))
+    other, changes = shaken(scene, grid, [x, y] if kind.two else [x])
+    then = list(kind.compute(other.frame[x], other.frame[y]))
     header = region(grid.sheet, f"{letter}{grid.header_row}", [[heading]])
     return Draft(
         instruction=f"{ask}{where(grid)} {keep(scene)}",
         files={scene.book: scene.workbook(grid)},
         output=scene.book,
         verifier="workbook",
-        expected={"regions": [header, column_region(grid, letter, values, formula=True)]},
+        expected={
+            "regions": [header, column_region(grid, letter, values, formula=True)],
+            "variants": [variant(changes, column_region(grid, letter, then))],
+        },
         solution=(
             look(scene, scene.book),
             _write(scene, grid, kind, x, y, heading),

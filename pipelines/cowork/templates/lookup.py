@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from ..grid import Grid
 from ..scene import Scene
-from ..sheets import Grid
-from .template import Draft, Template, column_region, keep, look, look_again, script, where
+from .template import (
+    Draft,
+    Template,
+    column_region,
+    keep,
+    look,
+    look_again,
+    script,
+    shaken,
+    variant,
+    where,
+)
 
 ASKS = (
     "The column {column} of the sheet {sheet!r} in {book} should look {number} up in the sheet "
@@ -77,6 +88,8 @@ def make(scene: Scene) -> Draft:
     rows = range(main.first_row, main.last_row + 1)
     broken = asked.assign(**{number: [wrong.formula(f"A{row}") for row in rows]})
     main = replace(main, frame=broken)
+    other, changes = shaken(scene, source, [number])
+    then = asked.merge(other.frame, on=label, how="left")[number]
     letter = main.letter(number)
     names = {"book": scene.book, "sheet": main.sheet, "source": source.sheet, "label": label}
     ask = scene.pick(ASKS).format(**names, column=letter, number=number)
@@ -95,7 +108,10 @@ def make(scene: Scene) -> Draft:
         files={scene.book: scene.workbook(main, source)},
         output=scene.book,
         verifier="workbook",
-        expected={"regions": [column_region(main, letter, list(found), formula=True)]},
+        expected={
+            "regions": [column_region(main, letter, list(found), formula=True)],
+            "variants": [variant(changes, column_region(main, letter, list(then)))],
+        },
         solution=(
             look(scene, scene.book),
             script(f"{there}, so I write the lookup again.", code),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from textwrap import dedent
 from typing import Any
@@ -12,8 +12,9 @@ import pandas as pd
 
 from ....model import ToolCall
 from ...task import Move
+from ..grid import Grid
 from ..scene import Scene
-from ..sheets import Grid, plain, plain_rows
+from ..sheets import plain, plain_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,28 @@ def table_regions(sheet: str, frame: pd.DataFrame) -> list[Any]:
 def column_region(grid: Grid, letter: str, values: Sequence[Any], **more: Any) -> Any:
     """The region of one column below the header of a grid."""
     return region(grid.sheet, f"{letter}{grid.first_row}", [[value] for value in values], **more)
+
+
+def shaken(scene: Scene, grid: Grid, columns: Sequence[str]) -> tuple[Grid, Any]:
+    """The same table with other numbers in its first, its last and two more rows.
+
+    Returns: the table, and the changes as a variant of `WorkbookVerifier` states them.
+    """
+    count = len(grid.frame)
+    rows = sorted({0, count - 1, *scene.rng.sample(range(count), min(2, count))})
+    frame, changes = grid.frame.copy(), {}
+    for name in columns:
+        values = [plain(value) for value in frame[name]]
+        for row in rows:
+            values[row] = round(values[row] * scene.pick((1.5, 2, 3)) + scene.rng.randint(1, 9), 3)
+            changes[f"{grid.letter(name)}{grid.first_row + row}"] = values[row]
+        frame[name] = values
+    return replace(grid, frame=frame), {grid.sheet: changes}
+
+
+def variant(changes: Any, *regions: Any) -> Any:
+    """Other inputs and what the regions of formulas must hold then, as JSON."""
+    return {"changes": changes, "regions": list(regions)}
 
 
 def script(thought: str, code: str) -> Move:

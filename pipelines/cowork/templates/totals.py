@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import pandas as pd
+
+from ..grid import Grid
 from ..scene import Scene
-from ..sheets import Grid
-from .template import Draft, Template, keep, look, look_again, region, script, where
+from ..sheets import plain
+from .template import (
+    Draft,
+    Template,
+    keep,
+    look,
+    look_again,
+    region,
+    script,
+    shaken,
+    variant,
+    where,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +90,7 @@ def make(scene: Scene) -> Draft:
     ask = scene.pick(ASKS).format(book=scene.book, new=new, sheet=grid.sheet, category=category)
     content = scene.pick(CONTENTS).format(category=category, heading=heading, meaning=meaning)
     formulas = " Column B must hold formulas." if live else ""
-    found = sample.frame.groupby(category)[number].agg(summary.reducer).sort_index()
+    found = _found(sample.frame, summary, category, number)
     keys, values = grid.letter(category), grid.letter(number)
     body = _formulas(summary, grid, keys, values) if live else _values(summary, grid, keys, values)
     code = f"""
@@ -96,7 +111,8 @@ def make(scene: Scene) -> Draft:
             "regions": [
                 region(new, "A1", [[category, heading], *([name] for name in found.index)]),
                 region(new, "B2", [[value] for value in found], formula=live),
-            ]
+            ],
+            "variants": _variants(scene, grid, new, summary, (category, number)) if live else [],
         },
         solution=(
             look(scene, scene.book),
@@ -105,6 +121,34 @@ def make(scene: Scene) -> Draft:
         ),
         detail={"how": how, "formulas": str(live)},
     )
+
+
+def _found(frame: pd.DataFrame, summary: Summary, category: str, number: str) -> pd.Series:
+    return frame.groupby(category)[number].agg(summary.reducer).sort_index()
+
+
+def _variants(
+    scene: Scene, grid: Grid, new: str, summary: Summary, columns: tuple[str, str]
+) -> list[Any]:
+    """Other numbers; for a count, which no number changes, another category of one row."""
+    category, number = columns
+    if summary.function != "COUNTIF":
+        other, changes = shaken(scene, grid, [number])
+    else:
+        counts = grid.frame[category].value_counts()
+        often, rest = counts.index[0], sorted(counts.index[1:].tolist())
+        if counts.iloc[0] < 2 or not rest:
+            return []
+        row = list(grid.frame[category]).index(often)
+        frame = grid.frame.copy()
+        frame[category] = [
+            rest[0] if at == row else value for at, value in enumerate(frame[category])
+        ]
+        other = replace(grid, frame=frame)
+        at = f"{grid.letter(category)}{grid.first_row + row}"
+        changes = {grid.sheet: {at: plain(rest[0])}}
+    found = _found(other.frame, summary, category, number)
+    return [variant(changes, region(new, "B2", [[value] for value in found]))]
 
 
 def _formulas(summary: Summary, grid: Grid, keys: str, values: str) -> str:

@@ -9,6 +9,7 @@ import openpyxl
 import pytest
 
 from rollmill.pipelines.cowork import FAMILIES
+from rollmill.pipelines.cowork.mutants import workbook_mutants
 from rollmill.pipelines.cowork.templates import TEMPLATES
 from rollmill.pipelines.cowork.workbooks import LoadedTable, Workbooks
 from rollmill.pipelines.family import Proposal, SourceError
@@ -106,8 +107,20 @@ async def test_gold_passes_and_neither_nothing_nor_one_wrong_cell_does(
                 assert len(ran.stdout) < 2000, told
             verdict = await judged(workspace, task, at)
             assert verdict.outcome == "pass", f"{told}\n{verdict.checks}"
+            gold = await handed_in(workspace, task, at)
             await spoil(workspace, task, at, inside=at % 2 == 0)
             assert (await judged(workspace, task, at)).outcome == "fail", told
+            if task.verifier.name == "workbook":
+                expected = json.loads(task.hidden["expected.json"])
+                for name, mutant in list(workbook_mutants(gold, expected))[at % 3 :: 3]:
+                    await workspace.put(f"{at}/{task.verifier.params['path']}", mutant)
+                    outcome = (await judged(workspace, task, at)).outcome
+                    assert outcome == "fail", f"{name}: {told}"
+
+
+async def handed_in(workspace: Workspace, task: Task, at: int) -> bytes:
+    path = f"{at}/{task.verifier.params['path']}"
+    return await workspace.get(path, max_bytes=1 << 20)
 
 
 async def judged(workspace: Workspace, task: Task, at: int) -> Verdict:

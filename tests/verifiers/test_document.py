@@ -1,0 +1,150 @@
+"""A report that must be edited in one place only, by python-docx in the office image."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from rollmill.verifiers import Verdict, VerifierSpec
+from rollmill.verifiers.document import DocumentVerifier
+from rollmill.verifiers.layout import check_pages
+from rollmill.workspaces import DockerProvider, Workspace, WorkspaceSpec, opened, pack_tree
+
+SEED = """
+import docx
+d = docx.Document()
+d.add_heading("Report", 1)
+d.add_paragraph("It was a good year.").runs[0].bold = True
+d.add_heading("Sales", 2)
+d.add_paragraph("Sales of 2023 follow.")
+t = d.add_table(rows=2, cols=2)
+for at, text in enumerate(["City", "Sales", "Oslo", "1,200"]):
+    t.cell(at // 2, at % 2).text = text
+d.add_heading("Risks", 2)
+d.add_paragraph("None are known.")
+d.sections[0].footer.paragraphs[0].text = "Confidential"
+d.save("r.docx")
+"""
+OPEN = "import docx\nd = docx.Document('r.docx')\np = d.paragraphs\n"
+WORK = """
+p[-1].text = "Prices may rise."
+d.add_paragraph("Staff may leave.")
+"""
+TRACKED = """
+from docx.oxml import parse_xml
+from docx.oxml.ns import nsdecls
+mark = nsdecls("w") + ' w:id="1" w:author="Ann" w:date="2024-01-01T00:00:00Z"'
+run = p[-1].runs[0]._r
+old = parse_xml(f'<w:del {mark}><w:r><w:delText>None are known.</w:delText></w:r></w:del>')
+new = parse_xml(f'<w:ins {mark}><w:r><w:t>Prices may rise. Staff may leave.</w:t></w:r></w:ins>')
+run.addprevious(old); run.addprevious(new); run.getparent().remove(run)
+"""
+SLY = "\np[-1].insert_paragraph_before('Untracked.')"
+EXPECTED: dict[str, Any] = {
+    "outline": [[1, "Report"], [2, "Sales"], [2, "Risks"]],
+    "contains": [
+        {"text": "prices may rise", "under": "Risks"},
+        {"text": "Staff may leave", "under": "Risks"},
+    ],
+    "absent": [{"text": "None are known"}],
+    "tables": [{"under": "Sales", "rows": [["City", "Sales"], ["Oslo", 1200]]}],
+    "sections": ["Risks"],
+}
+PAGES = {"pages": [1, 1]}
+DAMAGES = {
+    "nothing done": ("", "contains prices may rise contains Staff may leave absent None are known"),
+    "another paragraph": (WORK + 'p[3].runs[0].text = "Sales of 2024 follow."', "unchanged"),
+    "bold lost": (WORK + "p[1].runs[0].bold = None", "unchanged"),
+    "figure of the table": (WORK + 'd.tables[0].cell(1, 1).text = "1,300"', "table 1 unchanged"),
+    "footer": (WORK + 'd.sections[0].footer.paragraphs[0].text = "Public"', "other parts"),
+    "margin": (WORK + "d.sections[0].left_margin //= 2", "other parts"),
+    "style": (WORK + 'd.styles["Normal"].font.size = docx.shared.Pt(7)', "other parts"),
+    "heading renamed": (WORK + 'p[4].text = "Dangers"', ""),
+    "written elsewhere": ('p[0].insert_paragraph_before("Prices may rise. Staff may leave.")', ""),
+    "second page": (WORK + "d.add_page_break()\nd.add_paragraph('More.')", "pages"),
+    "too small": (WORK + "p[-1].runs[0].font.size = docx.shared.Pt(2)", "readable size"),
+}
+SPEC = VerifierSpec(name="document", params={"path": "r.docx"})
+
+
+async def run(workspace: Workspace, code: str) -> bytes:
+    done = await workspace.exec(["python3", "-c", code])
+    assert done.exit_code == 0, done.stderr
+    return await workspace.get("r.docx", max_bytes=4 << 20)
+
+
+async def edited(workspace: Workspace, edits: Sequence[str]) -> list[bytes]:
+    """The seed after each edit, all made in one process."""
+    lines = [f"{OPEN}{edit}\nd.save('/tmp/{at}')" for at, edit in enumerate(edits)]
+    code = f"for code in {lines!r}:\n    exec(code, {{}})"
+    done = await workspace.exec(["python3", "-c", code])
+    assert done.exit_code == 0, done.stderr
+    return [await workspace.get(f"/tmp/{at}", max_bytes=4 << 20) for at in range(len(edits))]
+
+
+async def verdict_of(workspace: Workspace, data: bytes, **expected: Any) -> Verdict:
+    hidden = {"expected.json": json.dumps({**EXPECTED, **expected}).encode()}
+    await workspace.put("r.docx", data)
+    return await DocumentVerifier().verify(workspace, SPEC, hidden)
+
+
+def failed(verdict: Verdict) -> str:
+    return " ".join(check.name for check in verdict.checks if check.outcome != "pass")
+
+
+@pytest.mark.office
+async def test_an_edit_in_its_section_passes_and_each_damage_fails(
+    provider: DockerProvider,
+) -> None:
+    async with opened(provider, WorkspaceSpec(image="office")) as workspace:
+        seed = await run(workspace, SEED)
+    spec = WorkspaceSpec(image="office", seed=pack_tree({"r.docx": seed}))
+    async with opened(provider, spec) as workspace:
+        good, nothing, tracked, sly, *spoiled = await edited(
+            workspace,
+            [WORK, "", TRACKED, TRACKED + SLY, *(edit for edit, _ in DAMAGES.values())],
+        )
+        verdict = await verdict_of(workspace, good, **PAGES)
+        assert verdict.outcome == "pass", verdict.checks
+        for (name, (_, watched)), data in zip(DAMAGES.items(), spoiled, strict=True):
+            layout = PAGES if name in ("second page", "too small") else {}
+            verdict = await verdict_of(workspace, data, **layout)
+            assert verdict.outcome == "fail", name
+            assert watched in failed(verdict), (name, verdict.checks)
+        assert (await verdict_of(workspace, nothing)).score == 0.0
+
+        verdict = await verdict_of(workspace, tracked, tracked=True)
+        assert verdict.outcome == "pass", verdict.checks
+        for data in (good, sly):
+            assert failed(await verdict_of(workspace, data, tracked=True)) == "every change tracked"
+
+        for data in (b"", b"PK\x05\x06" + b"\0" * 18, seed[:-300]):
+            broken = await verdict_of(workspace, data)
+            assert (broken.outcome, broken.score) == ("fail", 0.0)
+
+
+def page(*words: list[Any], ink: float = 0.1) -> dict[str, Any]:
+    return {"width": 600.0, "height": 800.0, "words": list(words), "ink": ink}
+
+
+GOOD = [10.0, 10.0, 50.0, 22.0, "Good"]
+
+
+@pytest.mark.parametrize(
+    ("pages", "watched"),
+    [
+        ([page(GOOD)], []),
+        ([page(ink=0.2)], []),  # a picture
+        ([], ["pages"]),
+        ([page(GOOD)] * 3, ["pages"]),
+        ([page(GOOD), page(ink=0.0)], ["no empty page"]),
+        ([page([590.0, 10.0, 640.0, 22.0, "Off"])], ["on the page"]),
+        ([page([10.0, 10.0, 50.0, 13.0, "Tiny"])], ["readable size"]),
+    ],
+)
+def test_a_page_is_neither_empty_nor_overfull_nor_tiny(
+    pages: list[Any], watched: list[str]
+) -> None:
+    checks = check_pages(pages, count=[1, 2])
+    assert [check.name for check in checks if check.outcome != "pass"] == watched

@@ -1,0 +1,184 @@
+"""A declared region of a workbook and what must stand in it: values, formulas, looks."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .reading import summary
+from .types import Check
+from .workbook_reading import Cell, Sheets, WorkbookReading
+
+RELATIVE, ABSOLUTE = 1e-6, 1e-9
+"""How far off a number may be, of its value and at least, where the task says nothing."""
+REFERENCE = re.compile(r"(?<!\w)\$?[A-Z]{1,3}(\$?\d+|:\$?[A-Z]{1,3})(?![\w(])|\w\[", re.IGNORECASE)
+"""A cell `A1`, a column `A:A` or a column of a table `Sales[Price]`; not `LOG10(`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Region:
+    """A rectangle of a sheet and what must stand in it."""
+
+    sheet: str
+    top_left: str
+    values: Sequence[Sequence[Any]]
+    """Rows of numbers, texts, booleans, `{"date": ISO}`, and None for an empty cell."""
+    formula: bool = False
+    """True = each filled cell must be a formula that refers to other cells."""
+    absolute: float | None = None
+    """How far off a number may be; None = 1e-6 of its value."""
+    formulas: Sequence[Sequence[str | None]] = ()
+    """Rows of formulas that must stand there as they are, but for spaces, case and dollars."""
+    style: Mapping[str, Any] = field(default_factory=dict)
+    """Aspect such as `bold` or `number format` -> what every filled cell must have."""
+
+    def cells(self) -> Iterator[tuple[str, Any]]:
+        """Each cell's name and what is expected there."""
+        column, row = place(self.top_left)
+        for down, values in enumerate(self.values):
+            for right, value in enumerate(values):
+                yield f"{column_letter(column + right)}{row + down}", value
+
+    @property
+    def name(self) -> str:
+        """As `Totals!A1:B4`."""
+        cells = [cell for cell, _ in self.cells()]
+        return f"{self.sheet}!{cells[0]}:{cells[-1]}"
+
+
+def compare_region(reading: WorkbookReading, region: Region) -> Check:
+    """Whether a region holds what it must, visibly."""
+    if region.sheet not in reading.written:
+        evidence = f"there is no sheet {region.sheet!r}, only {', '.join(reading.written)}"
+        return Check(name=region.name, outcome="fail", evidence=evidence[:300])
+    wanted = [text for row in region.formulas for text in row]
+    wrong = []
+    for number, (at, expected) in enumerate(region.cells()):
+        got = reading.value(region.sheet, at)
+        if not same(got, expected, region.absolute):
+            wrong.append(f"{at}: expected {expected!r}, got {got or 'nothing'}")
+        elif expected is not None:
+            written = reading.written[region.sheet].get(at)
+            wrong += _wrong_formula(at, written, region, wanted[number] if wanted else None)
+            wrong += _wrong_style(reading, region, at)
+    return summary(region.name, wrong)
+
+
+def compare_variant(
+    reading: WorkbookReading, results: Sheets, regions: Sequence[Region], name: str
+) -> Check:
+    """Whether the formulas of regions come to other values after their inputs were changed."""
+    wrong = []
+    for region in regions:
+        for at, expected in region.cells():
+            written = reading.written.get(region.sheet, {}).get(at)
+            live = written is not None and written.kind == "formula"
+            got = results.get(region.sheet, {}).get(at) if live else written
+            if not same(got, expected, region.absolute):
+                found = got or "nothing"
+                wrong.append(f"{region.sheet}!{at}: expected {expected!r} then, got {found}")
+    return summary(name, wrong)
+
+
+def same(got: Cell | None, expected: Any, absolute: float | None = None) -> bool:
+    """Whether a cell holds an expected value. Types count: the text `12` is not the number 12."""
+    if got is None or (got.kind == "text" and not got.value):
+        return expected is None or expected == ""
+    if isinstance(expected, bool):
+        return got.kind == "bool" and got.value is expected
+    if isinstance(expected, (int, float)):
+        return got.kind == "number" and near(got.value, expected, absolute)
+    if isinstance(expected, str):
+        return got.kind == "text" and _composed(got.value) == _composed(expected)
+    if isinstance(expected, Mapping):
+        return got.kind == "date" and _day(got.value) == _day(expected["date"])
+    return False
+
+
+def expected_of(cell: Cell | None) -> Any:
+    """A cell of a gold workbook as a region states it."""
+    if cell is None or cell.kind != "date":
+        return None if cell is None else cell.value
+    return {"date": cell.value}
+
+
+def near(got: float, expected: float, absolute: float | None = None) -> bool:
+    """Whether two numbers are the same within a tolerance; None = 1e-6 of the value."""
+    relative = RELATIVE if absolute is None else 0.0
+    try:
+        return math.isclose(got, expected, rel_tol=relative, abs_tol=absolute or ABSOLUTE)
+    except OverflowError:  # an integer too long for a float
+        return False
+
+
+def is_live(cell: Cell | None) -> bool:
+    """A formula that refers to a cell or a column; `=5` and `="x"` do not."""
+    if cell is None or cell.kind != "formula":
+        return False
+    bare = re.sub(r'"[^"]*"', "", cell.value)
+    return REFERENCE.search(bare) is not None
+
+
+def plain_formula(formula: str) -> str:
+    """A formula without what another program may write differently."""
+    return re.sub(r"\s|(?<=TRUE)\(\)|(?<=FALSE)\(\)", "", formula.upper())
+
+
+def place(cell: str) -> tuple[int, int]:
+    """Column and row, both from 1, of a name such as `B2`."""
+    found = re.fullmatch(r"([A-Z]{1,3})([1-9]\d*)", cell)
+    if found is None:
+        raise ValueError(f"expected the name of a cell such as B2, got {cell!r}")
+    column = 0
+    for letter in found[1]:
+        column = column * 26 + ord(letter) - ord("A") + 1
+    return column, int(found[2])
+
+
+def column_letter(number: int) -> str:
+    """The letters of a column counted from 1."""
+    letters = ""
+    while number:
+        number, rest = divmod(number - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return letters
+
+
+def _wrong_formula(
+    at: str, written: Cell | None, region: Region, wanted: str | None
+) -> Iterator[str]:
+    if region.formula and not is_live(written):
+        yield f"{at}: expected a formula that refers to cells, got {written or 'nothing'}"
+    elif wanted is not None:
+        got = written.value if written is not None and written.kind == "formula" else ""
+        if plain_formula(got).replace("$", "") != plain_formula(wanted).replace("$", ""):
+            yield f"{at}: expected the formula {wanted!r}, got {written or 'nothing'}"
+
+
+def _wrong_style(reading: WorkbookReading, region: Region, at: str) -> Iterator[str]:
+    style = reading.look.style(region.sheet, at)
+    for aspect, wanted in region.style.items():
+        got = style.get(aspect, False if isinstance(wanted, bool) else "")
+        if got != wanted:
+            yield f"{at}: expected {aspect} {wanted!r}, got {got!r}"
+    column, row = place(at)
+    parts = reading.look.parts.get(region.sheet, {})
+    hidden = (f"hidden column {column_letter(column)}", f"hidden row {row}")
+    if any(facet in parts for facet in hidden) or parts.get("state", "visible") != "visible":
+        yield f"{at}: expected a cell that can be seen, got a hidden one"
+    elif "ink" in style and style["ink"] == style.get("fill", "FFFFFF"):
+        yield f"{at}: expected text that can be seen, got {style['ink']} on the same colour"
+    elif style.get("number format", "").strip("; ") == "" and "number format" in style:
+        yield f"{at}: expected a value that can be seen, got a number format that hides it"
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _day(iso: str) -> str:
+    return iso.removesuffix("T00:00:00")
