@@ -1,7 +1,8 @@
 """MiniMax-M2's architecture: layers of grouped-query attention and sigmoid-routed experts.
 
 Sequences are packed end to end without padding. Parameters carry Hugging Face's names, except that
-the experts of a layer are stacked into two tensors. No MTP modules, no tensor parallelism, no FP8.
+the experts of a layer are stacked into two tensors. MTP modules stand in `mtp.py`; no tensor
+parallelism, no FP8 arithmetic.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from ..kernels.grouped_experts import grouped_experts
 from ..kernels.rms_norm import rms_norm
@@ -41,9 +43,7 @@ class Model(nn.Module):
         self.config = config
         self.model = Trunk(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        for name, param in self.named_parameters():
-            if not name.endswith("norm.weight"):
-                nn.init.normal_(param, std=config.initializer_range)
+        initialise(self, config.initializer_range)
 
     def forward(self, tokens: torch.Tensor, seq_lens: Sequence[int]) -> torch.Tensor:
         """Logits [N, vocab] of `tokens` [N] int64; `seq_lens` sums to N.
@@ -73,7 +73,7 @@ class Model(nn.Module):
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits [N, vocab] of hidden states [N, hidden]."""
-        logits: torch.Tensor = self.lm_head(hidden)
+        logits: torch.Tensor = self.lm_head(hidden.to(self.lm_head.weight.dtype))
         return logits
 
     def expert_load(self) -> torch.Tensor:
@@ -88,13 +88,22 @@ class Model(nn.Module):
             load: [layers, experts], as `expert_load` counts it; may be summed over batches.
             speed: size of the step. M2's is not published.
         """
-        step = (load.float().mean(-1, keepdim=True) - load).sign() * speed
-        for layer, change in zip(self.model.decoder_layers(), step, strict=True):
-            layer.block_sparse_moe.e_score_correction_bias += change
+        for layer, counts in zip(self.model.decoder_layers(), load, strict=True):
+            layer.block_sparse_moe.update_bias(counts, speed)
+
+
+def initialise(module: nn.Module, std: float) -> None:
+    """Fill all weights but the norms' with normal noise."""
+    for name, param in module.named_parameters():
+        if not name.endswith("norm.weight"):
+            nn.init.normal_(param, std=std)
 
 
 class Trunk(nn.Module):
     """Embedding, layers and the last norm."""
+
+    checkpoint_activations = False
+    """Keep only the input of each layer for the backward pass and compute the rest again."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -116,7 +125,10 @@ class Trunk(nn.Module):
         rotation = rotary_table(positions, self.config.rotary_dim, self.config.rope_theta)
         x = self.embed_tokens(tokens)  # [N, hidden]
         for layer in self.layers:
-            x = layer(x, rotation, attend)
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                x = checkpoint(layer, x, rotation, attend, use_reentrant=False)
+            else:
+                x = layer(x, rotation, attend)
         out: torch.Tensor = self.norm(x)
         return out
 
@@ -163,7 +175,7 @@ class Attention(nn.Module):
         return out
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
-        return x.view(x.shape[0], -1, self.head_dim)  # [N, heads, D]
+        return x.view(x.shape[0], x.shape[1] // self.head_dim, self.head_dim)  # [N, heads, D]
 
 
 class SparseMoe(nn.Module):
@@ -197,6 +209,10 @@ class SparseMoe(nn.Module):
         experts = biased.topk(self.top_k, dim=-1, sorted=False).indices
         weights = scores.gather(1, experts)
         return experts, weights / weights.sum(-1, keepdim=True)
+
+    def update_bias(self, load: torch.Tensor, speed: float) -> None:
+        """One sign step towards an even `load` [E]; see `Model.update_router_bias`."""
+        self.e_score_correction_bias += (load.float().mean() - load).sign() * speed
 
 
 class Experts(nn.Module):
