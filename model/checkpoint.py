@@ -97,8 +97,20 @@ def load_mtp(folder: Path, dtype: torch.dtype = torch.float32) -> MtpModules | N
     with torch.device("meta"):
         modules = MtpModules(ModelConfig.load(folder))
     _materialise(modules, dtype)
-    _fill(modules, _index([file]), folder)
+    load_mtp_weights(modules, folder)
     return modules
+
+
+def load_mtp_weights(modules: MtpModules, folder: Path) -> None:
+    """Copy the weights of a folder's MTP modules into `modules`.
+
+    Raises:
+        CheckpointError: there are none, or they do not fit; see `load_weights`.
+    """
+    file = folder / _MTP
+    if not file.exists():
+        raise CheckpointError(f"expected MTP modules in {file}, found none; copy it again")
+    _fill(modules, _index([file]), folder)
 
 
 def load_weights(model: Model, folder: Path) -> None:

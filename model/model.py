@@ -16,8 +16,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..kernels.grouped_experts import grouped_experts
+from ..kernels.qk_norm_rotary import qk_norm_rotary
 from ..kernels.rms_norm import rms_norm
-from ..kernels.rotary import rotary, rotary_table
+from ..kernels.rotary import rotary_table
 from .config import ModelConfig
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
@@ -168,11 +169,14 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor, rotation: Rotation, attend: Attend) -> torch.Tensor:
         """[N, hidden] to [N, hidden]."""
-        q = rotary(self._heads(self.q_norm(self.q_proj(x))), *rotation)
-        k = rotary(self._heads(self.k_norm(self.k_proj(x))), *rotation)
+        q = self._turned(self.q_proj(x), self.q_norm, rotation)
+        k = self._turned(self.k_proj(x), self.k_norm, rotation)
         v = self._heads(self.v_proj(x))
         out: torch.Tensor = self.o_proj(attend(self.index, q, k, v).flatten(1))
         return out
+
+    def _turned(self, x: torch.Tensor, norm: RmsNorm, rotation: Rotation) -> torch.Tensor:
+        return qk_norm_rotary(self._heads(x), norm.weight, *rotation, norm.eps)
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.view(x.shape[0], x.shape[1] // self.head_dim, self.head_dim)  # [N, heads, D]

@@ -10,6 +10,9 @@ import pytest
 
 from rollmill.workspaces import EngineUnavailable, leftovers
 
+# Before anything imports Triton: its kernels run on the CPU, interpreted.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 GRACE_S = 10.0
 """How long a container may outlive what it was made for."""
 

@@ -287,7 +287,10 @@ def test_mtp_modules_travel_in_a_file_of_their_own(make_config: MakeConfig, tmp_
     assert loaded is not None
     for name, tensor in mtp.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
-    _, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    _, info = cast(
+        tuple[torch.nn.Module, dict[str, Any]],
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True),
+    )
     assert not info["unexpected_keys"]
     edit_mtp = load_file(tmp_path / "mtp.safetensors")
     edit_mtp.pop("mtp.1.proj.weight")
