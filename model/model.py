@@ -7,7 +7,7 @@ parallelism, no FP8 arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -23,6 +23,10 @@ from .config import ModelConfig
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosines and sines, each [N, rotary_dim / 2]."""
+
+
+ApplyExperts = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Tokens [N, hidden], their experts and weights [N, top_k] to [N, hidden]."""
 
 
 class Attend(Protocol):
@@ -188,6 +192,8 @@ class SparseMoe(nn.Module):
     The bias only selects: the weights are the scores without it, made to sum to one.
     """
 
+    apply_experts: ApplyExperts | None = None
+    """Who applies the experts when they lie elsewhere; None = this process holds them all."""
     e_score_correction_bias: torch.Tensor  # [E] fp32; a buffer, moved by `update_router_bias`
 
     def __init__(self, config: ModelConfig) -> None:
@@ -202,6 +208,8 @@ class SparseMoe(nn.Module):
         """[N, hidden] to [N, hidden]; counts in `load` what each expert got."""
         experts, weights = self.route(x)
         self.load = torch.bincount(experts.flatten(), minlength=self.load.shape[0])
+        if self.apply_experts:
+            return self.apply_experts(x, experts, weights)
         return grouped_experts(
             x, experts, weights, self.experts.gate_up_proj, self.experts.down_proj
         )
