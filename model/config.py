@@ -25,7 +25,10 @@ _FIXED: Mapping[str, tuple[Any, ...]] = {
     "sliding_window": (None,),
     "router_jitter_noise": (0.0,),
     "attention_dropout": (0.0,),
+    "mtp_transformer_layers": (1,),
 }
+MAX_MTP_MODULES = 3
+"""As many as M2 drafts with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,11 +60,19 @@ class ModelConfig:
     bos_token_id: int | None = None
     eos_token_id: int | None = None
     pad_token_id: int | None = None
+    num_mtp_modules: int = 0
+    """Multi-token prediction modules that belong to the model, 0 to 3. The published configs say 3
+    and the published weights hold none."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if not each.name.endswith("_token_id"):
+            if each.name == "num_mtp_modules":
+                _require(
+                    0 <= value <= MAX_MTP_MODULES,
+                    f"num_mtp_modules must be 0 to {MAX_MTP_MODULES}, got {value}",
+                )
+            elif not each.name.endswith("_token_id"):
                 _require(value > 0, f"{each.name} must be positive, got {value}")
             elif value is not None:
                 valid = 0 <= value < self.vocab_size
@@ -91,6 +102,8 @@ class ModelConfig:
         """
         _refuse_other_architectures(raw)
         known = dict(_rotary(raw))
+        if raw.get("use_mtp") is False:
+            known["num_mtp_modules"] = 0
         missing = []
         for each in fields(cls):
             if (value := known.get(each.name, raw.get(each.name))) is not None:

@@ -1,25 +1,32 @@
 """MiniMax-M2's architecture: layers of grouped-query attention and sigmoid-routed experts.
 
 Sequences are packed end to end without padding. Parameters carry Hugging Face's names, except that
-the experts of a layer are stacked into two tensors. No MTP modules, no tensor parallelism, no FP8.
+the experts of a layer are stacked into two tensors. MTP modules stand in `mtp.py`; no tensor
+parallelism, no FP8 arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from ..kernels.grouped_experts import grouped_experts
+from ..kernels.qk_norm_rotary import qk_norm_rotary
 from ..kernels.rms_norm import rms_norm
-from ..kernels.rotary import rotary, rotary_table
+from ..kernels.rotary import rotary_table
 from .config import ModelConfig
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosines and sines, each [N, rotary_dim / 2]."""
+
+
+ApplyExperts = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Tokens [N, hidden], their experts and weights [N, top_k] to [N, hidden]."""
 
 
 class Attend(Protocol):
@@ -41,9 +48,7 @@ class Model(nn.Module):
         self.config = config
         self.model = Trunk(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        for name, param in self.named_parameters():
-            if not name.endswith("norm.weight"):
-                nn.init.normal_(param, std=config.initializer_range)
+        initialise(self, config.initializer_range)
 
     def forward(self, tokens: torch.Tensor, seq_lens: Sequence[int]) -> torch.Tensor:
         """Logits [N, vocab] of `tokens` [N] int64; `seq_lens` sums to N.
@@ -73,7 +78,7 @@ class Model(nn.Module):
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits [N, vocab] of hidden states [N, hidden]."""
-        logits: torch.Tensor = self.lm_head(hidden)
+        logits: torch.Tensor = self.lm_head(hidden.to(self.lm_head.weight.dtype))
         return logits
 
     def expert_load(self) -> torch.Tensor:
@@ -88,13 +93,22 @@ class Model(nn.Module):
             load: [layers, experts], as `expert_load` counts it; may be summed over batches.
             speed: size of the step. M2's is not published.
         """
-        step = (load.float().mean(-1, keepdim=True) - load).sign() * speed
-        for layer, change in zip(self.model.decoder_layers(), step, strict=True):
-            layer.block_sparse_moe.e_score_correction_bias += change
+        for layer, counts in zip(self.model.decoder_layers(), load, strict=True):
+            layer.block_sparse_moe.update_bias(counts, speed)
+
+
+def initialise(module: nn.Module, std: float) -> None:
+    """Fill all weights but the norms' with normal noise."""
+    for name, param in module.named_parameters():
+        if not name.endswith("norm.weight"):
+            nn.init.normal_(param, std=std)
 
 
 class Trunk(nn.Module):
     """Embedding, layers and the last norm."""
+
+    checkpoint_activations = False
+    """Keep only the input of each layer for the backward pass and compute the rest again."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -116,7 +130,10 @@ class Trunk(nn.Module):
         rotation = rotary_table(positions, self.config.rotary_dim, self.config.rope_theta)
         x = self.embed_tokens(tokens)  # [N, hidden]
         for layer in self.layers:
-            x = layer(x, rotation, attend)
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                x = checkpoint(layer, x, rotation, attend, use_reentrant=False)
+            else:
+                x = layer(x, rotation, attend)
         out: torch.Tensor = self.norm(x)
         return out
 
@@ -156,14 +173,17 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor, rotation: Rotation, attend: Attend) -> torch.Tensor:
         """[N, hidden] to [N, hidden]."""
-        q = rotary(self._heads(self.q_norm(self.q_proj(x))), *rotation)
-        k = rotary(self._heads(self.k_norm(self.k_proj(x))), *rotation)
+        q = self._turned(self.q_proj(x), self.q_norm, rotation)
+        k = self._turned(self.k_proj(x), self.k_norm, rotation)
         v = self._heads(self.v_proj(x))
         out: torch.Tensor = self.o_proj(attend(self.index, q, k, v).flatten(1))
         return out
 
+    def _turned(self, x: torch.Tensor, norm: RmsNorm, rotation: Rotation) -> torch.Tensor:
+        return qk_norm_rotary(self._heads(x), norm.weight, *rotation, norm.eps)
+
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
-        return x.view(x.shape[0], -1, self.head_dim)  # [N, heads, D]
+        return x.view(x.shape[0], x.shape[1] // self.head_dim, self.head_dim)  # [N, heads, D]
 
 
 class SparseMoe(nn.Module):
@@ -172,6 +192,8 @@ class SparseMoe(nn.Module):
     The bias only selects: the weights are the scores without it, made to sum to one.
     """
 
+    apply_experts: ApplyExperts | None = None
+    """Who applies the experts when they lie elsewhere; None = this process holds them all."""
     e_score_correction_bias: torch.Tensor  # [E] fp32; a buffer, moved by `update_router_bias`
 
     def __init__(self, config: ModelConfig) -> None:
@@ -186,6 +208,8 @@ class SparseMoe(nn.Module):
         """[N, hidden] to [N, hidden]; counts in `load` what each expert got."""
         experts, weights = self.route(x)
         self.load = torch.bincount(experts.flatten(), minlength=self.load.shape[0])
+        if self.apply_experts:
+            return self.apply_experts(x, experts, weights)
         return grouped_experts(
             x, experts, weights, self.experts.gate_up_proj, self.experts.down_proj
         )
@@ -197,6 +221,10 @@ class SparseMoe(nn.Module):
         experts = biased.topk(self.top_k, dim=-1, sorted=False).indices
         weights = scores.gather(1, experts)
         return experts, weights / weights.sum(-1, keepdim=True)
+
+    def update_bias(self, load: torch.Tensor, speed: float) -> None:
+        """One sign step towards an even `load` [E]; see `Model.update_router_bias`."""
+        self.e_score_correction_bias += (load.float().mean() - load).sign() * speed
 
 
 class Experts(nn.Module):

@@ -1,5 +1,8 @@
 """SwiGLU experts, each applied to the tokens routed to it."""
 
-from .cpu_sorted import grouped_experts
+from ..dispatch import dispatched
+from . import cpu_sorted
+
+grouped_experts = dispatched(cpu_sorted.grouped_experts, __name__)
 
 __all__ = ["grouped_experts"]

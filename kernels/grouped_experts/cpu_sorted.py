@@ -97,9 +97,13 @@ def _outer(
     spans: Spans, left: torch.Tensor, right: torch.Tensor, like: torch.Tensor
 ) -> torch.Tensor:
     """The gradient of each expert's weight [E, B, A] from `left` [M, B] and `right` [M, A]."""
-    out = torch.zeros_like(like)
+    out = torch.empty_like(like)
+    idle = set(range(like.shape[0]))
     for expert, start, end in spans:
         torch.mm(left[start:end].t(), right[start:end], out=out[expert])
+        idle.discard(expert)
+    for expert in idle:
+        out[expert].zero_()
     return out
 
 

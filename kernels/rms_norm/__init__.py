@@ -1,5 +1,8 @@
 """Root-mean-square normalisation with a learned scale. Always computed in fp32."""
 
-from .cpu_fused import rms_norm
+from ..dispatch import dispatched
+from . import cpu_fused
+
+rms_norm = dispatched(cpu_fused.rms_norm, __name__)
 
 __all__ = ["rms_norm"]

@@ -1,5 +1,8 @@
 """Log-probabilities of given tokens, without a [tokens, vocabulary] tensor."""
 
-from .cpu_chunked import token_logprobs
+from ..dispatch import dispatched
+from . import cpu_chunked
+
+token_logprobs = dispatched(cpu_chunked.token_logprobs, __name__)
 
 __all__ = ["token_logprobs"]

@@ -17,6 +17,8 @@ class TrainConfig:
     steps: int
     batch_tokens: int = 8192
     """Upper bound; batches are not padded."""
+    micro_batches: int = 1
+    """Batches a step, whose gradients are added up: a larger batch in the memory of one."""
     max_sample_tokens: int = 2048
     """Longer samples lose their end."""
     lr: float = 3e-3
@@ -37,6 +39,17 @@ class TrainConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the model computes in; weights and optimizer are fp32 either way. bf16 pays only where
     the processor multiplies it (AVX512-BF16, AMX, a GPU); elsewhere it is far slower."""
+    fp32_head: bool = False
+    """Keep the output head in fp32 when the rest computes in bf16, as M1 did: the trainer's and the
+    sampler's probabilities agree better."""
+    checkpoint_activations: bool = False
+    """Keep the input of each layer alone and compute the rest again going backward."""
+    mtp_weight: float = 0.3
+    """Of the MTP loss, the mean over the depths, beside the main loss. As published."""
+    mtp_final_weight: float = 0.1
+    """What it falls to, linearly, over the last `decay_fraction` of the steps. As published."""
+    mtp_only_steps: int = 0
+    """So many first steps leave the main model as it is and train new MTP modules alone."""
     seed: int = 0
     checkpoint_every: int = 200
     """Steps; the last two checkpoints are kept."""
@@ -46,6 +59,7 @@ class TrainConfig:
         positive = (
             "steps",
             "batch_tokens",
+            "micro_batches",
             "lr",
             "eps",
             "grad_clip",
@@ -55,6 +69,9 @@ class TrainConfig:
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("mtp_weight", "mtp_final_weight", "mtp_only_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("decay_fraction", "final_lr_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")

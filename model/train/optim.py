@@ -39,10 +39,11 @@ class Optimizer:
         self._grad_clip = config.grad_clip
         self._mixed = config.dtype == "bfloat16"
         self._masters = self._params
+        self._wide: set[torch.Tensor] = set()
         if self._mixed:
             self._masters = [nn.Parameter(param.data) for param in self._params]
-            for param in self._params:
-                param.data = param.data.bfloat16()
+            self._wide = _heads(model) if config.fp32_head else self._wide
+            self._round()
         self._adamw = torch.optim.AdamW(
             [
                 {
@@ -81,7 +82,7 @@ class Optimizer:
             if self._mixed:
                 for param, master in zip(self._params, self._masters, strict=True):
                     master.data = param.data
-                    param.data = param.data.bfloat16()
+                self._round()
 
     def state_dict(self) -> dict[str, Any]:
         """The moments and step counts."""
@@ -96,3 +97,13 @@ class Optimizer:
         if self._mixed:
             with torch.no_grad():
                 torch._foreach_copy_(self._params, self._masters)
+
+    def _round(self) -> None:
+        """Give the model bf16 copies of the fp32 weights."""
+        for param in self._params:
+            param.data = param.data.clone() if param in self._wide else param.data.bfloat16()
+
+
+def _heads(model: nn.Module) -> set[torch.Tensor]:
+    """The weights of the output head."""
+    return {param for name, param in model.named_parameters() if name.endswith("lm_head.weight")}

@@ -32,6 +32,12 @@ class StepMetrics:
     expert_load: float
     """Tokens of the busiest expert over the mean, worst layer; 1 = even."""
     tokens_per_s: float
+    flops_per_s: float | None = None
+    """Arithmetic of the main model; None = a run from before it was counted."""
+    peak_share: float | None = None
+    """Of what this machine reached in a matrix product, in the same type; None as above."""
+    mtp_loss: float | None = None
+    """Mean over learned tokens and depths; None = no MTP modules."""
     validation_loss: float | None = None
     """None = not measured at this step."""
 

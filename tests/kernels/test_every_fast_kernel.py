@@ -1,8 +1,14 @@
 """Each fast kernel has a slow twin beside it and a test file of its own."""
 
+import inspect
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+
+from rollmill.kernels.dispatch import dispatched
 
 ROOT = Path(__file__).parent.parent.parent
 FAST = sorted(
@@ -26,3 +32,25 @@ def test_a_kernel_folder_holds_nothing_else() -> None:
     kernels = (ROOT / "kernels").glob("*/*.py")
     names = {path.name for path in kernels if not path.name.startswith(("cpu_", "triton_"))}
     assert names == {"__init__.py", "reference.py"}
+
+
+@pytest.mark.parametrize("path", FAST, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_version_has_the_name_and_signature_of_the_reference(path: Path) -> None:
+    package = import_module(f"rollmill.kernels.{path.parent.name}")
+    for name in package.__all__:
+        reference = getattr(import_module(f"{package.__name__}.reference"), name)
+        version = getattr(import_module(f"{package.__name__}.{path.stem}"), name)
+        assert inspect.signature(version) == inspect.signature(reference)
+
+
+def test_the_device_decides_which_version_runs() -> None:
+    def rms_norm(x: torch.Tensor) -> str:
+        return "cpu"
+
+    call = dispatched(rms_norm, "rollmill.kernels.rms_norm")
+    assert call(torch.zeros(1)) == "cpu"
+    elsewhere = SimpleNamespace(device=torch.device("xpu"))
+    with pytest.raises(TypeError, match="weight"):  # the reference wants more arguments
+        call(elsewhere)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="weight"):
+        call(SimpleNamespace(device=torch.device("cuda")))  # type: ignore[arg-type]

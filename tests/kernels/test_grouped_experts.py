@@ -1,10 +1,16 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from rollmill.kernels.grouped_experts import grouped_experts, reference
+from rollmill.kernels.grouped_experts import grouped_experts, reference, triton_kernel
+
+each_version = pytest.mark.parametrize(
+    "fast", [grouped_experts, triton_kernel.grouped_experts], ids=["cpu", "triton"]
+)
 
 # tokens, hidden, inner, experts, top_k
-SHAPES = [(63, 60, 36, 7, 3), (1000, 32, 8, 16, 2), (1, 60, 20, 12, 2), (5, 17, 9, 3, 1)]
+SHAPES = [(63, 60, 36, 7, 3), (500, 32, 8, 16, 2), (1, 60, 20, 12, 2), (5, 17, 9, 3, 1)]
 
 
 def inputs(
@@ -21,27 +27,33 @@ def inputs(
     )
 
 
-def assert_same(args: tuple[torch.Tensor, ...]) -> None:
+def assert_same(fast: Callable[..., torch.Tensor], args: tuple[torch.Tensor, ...]) -> None:
     upstream = torch.randn(args[0].shape)
     results = []
-    for function in (grouped_experts, reference.grouped_experts):
+    for function in (fast, reference.grouped_experts):
         leaves = [each.clone().requires_grad_(each.is_floating_point()) for each in args]
         out = function(*leaves)
         learned = [each for each in leaves if each.requires_grad]
         results.append([out, *torch.autograd.grad(out, learned, upstream)])
-    for fast, slow in zip(*results, strict=True):
-        torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-4)
+    for ours, slow in zip(*results, strict=True):
+        torch.testing.assert_close(ours, slow, rtol=1e-4, atol=1e-4)
 
 
+@each_version
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_values_and_gradients_equal_the_reference(shape: tuple[int, ...]) -> None:
-    assert_same(inputs(*shape))
+def test_values_and_gradients_equal_the_reference(
+    shape: tuple[int, ...], fast: Callable[..., torch.Tensor]
+) -> None:
+    assert_same(fast, inputs(*shape))
 
 
-def test_experts_without_tokens_get_zero_gradients_not_rubbish() -> None:
+@each_version
+def test_experts_without_tokens_get_zero_gradients_not_rubbish(
+    fast: Callable[..., torch.Tensor],
+) -> None:
     x, _, weights, gate_up, down = inputs(63, 60, 36, 7, 2)
     chosen = torch.tensor([[6, 2]]).expand(63, 2).contiguous()
-    assert_same((x, chosen, weights, gate_up, down))
+    assert_same(fast, (x, chosen, weights, gate_up, down))
 
 
 def test_bf16_is_as_close_as_bf16_can_be() -> None:

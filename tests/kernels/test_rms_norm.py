@@ -1,23 +1,28 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from rollmill.kernels.rms_norm import reference, rms_norm
+from rollmill.kernels.rms_norm import reference, rms_norm, triton_kernel
 
 SHAPES = [(63, 60), (1, 1000), (3, 7, 33), (0, 16)]
 
 
+@pytest.mark.parametrize("fast", [rms_norm, triton_kernel.rms_norm], ids=["cpu", "triton"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_values_and_gradients_equal_the_reference(shape: tuple[int, ...]) -> None:
+def test_values_and_gradients_equal_the_reference(
+    shape: tuple[int, ...], fast: Callable[..., torch.Tensor]
+) -> None:
     torch.manual_seed(0)
     x, upstream = 3 * torch.randn(shape), torch.randn(shape)
     weight = torch.randn(shape[-1])
     results = []
-    for function in (rms_norm, reference.rms_norm):
+    for function in (fast, reference.rms_norm):
         inputs = (x.clone().requires_grad_(), weight.clone().requires_grad_())
         out = function(*inputs, 1e-6)
         results.append([out, *torch.autograd.grad(out, inputs, upstream)])
-    for fast, slow in zip(*results, strict=True):
-        torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-4)
+    for ours, slow in zip(*results, strict=True):
+        torch.testing.assert_close(ours, slow, rtol=1e-4, atol=1e-4)
 
 
 def test_bf16_is_as_close_as_bf16_can_be() -> None:

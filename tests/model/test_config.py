@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 
 from rollmill.model.config import ModelConfig
+from rollmill.model.model import Model
+from rollmill.model.mtp import MtpModules
 
 # What the published checkpoint says, the long lists shortened.
 PUBLISHED: dict[str, Any] = {
@@ -102,3 +105,36 @@ def test_a_torn_file_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config\.json"):
         ModelConfig.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "context"),
+    [({}, 196_608), ({"max_position_embeddings": 204_800}, 204_800)],
+    ids=["M2 and M2.5", "M2.7"],
+)
+def test_the_published_sizes_hold_the_published_parameters(
+    changes: dict[str, Any], context: int
+) -> None:
+    config = ModelConfig.from_dict(PUBLISHED | changes)
+    with torch.device("meta"):
+        model = Model(config)
+        module = MtpModules(config).modules_by_depth()[0]
+    assert config.max_position_embeddings == context
+    counts = {name: param.numel() for name, param in model.named_parameters()}
+    total = sum(counts.values())
+    outside = counts["model.embed_tokens.weight"] + counts["lm_head.weight"]
+    experts = sum(count for name, count in counts.items() if ".experts." in name)
+    share = config.num_experts_per_tok / config.num_local_experts
+    active = total - outside - experts + round(experts * share)
+    assert round(total / 1e9, 2) == 228.69
+    assert round(active / 1e9, 2) == 9.80
+    assert round((active + outside) / 1e9, 2) == 11.03
+    assert round(sum(each.numel() for each in module.parameters()) / 1e9, 2) == 3.69
+    assert all(param.device.type == "meta" for param in model.parameters())
+
+
+def test_a_config_that_switches_mtp_off_has_no_modules() -> None:
+    assert ModelConfig.from_dict(PUBLISHED).num_mtp_modules == 3
+    assert ModelConfig.from_dict(PUBLISHED | {"use_mtp": False}).num_mtp_modules == 0
+    with pytest.raises(ValueError, match="mtp_transformer_layers = 1, got 2"):
+        ModelConfig.from_dict(PUBLISHED | {"mtp_transformer_layers": 2})

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,14 +13,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from torch.utils.flop_counter import FlopCounterMode
 
-from rollmill.model.checkpoint import load_model
+from rollmill.model.checkpoint import load_model, load_mtp
 from rollmill.model.config import ModelConfig
 from rollmill.model.model import Model
+from rollmill.model.mtp import MtpModules
 from rollmill.model.tokenizer import Tokenizer
 from rollmill.model.train.config import TrainConfig
+from rollmill.model.train.flops import step_flops
 from rollmill.model.train.loop import TrainingDiverged, train
-from rollmill.model.train.losses import next_token_loss
+from rollmill.model.train.losses import mtp_weight, next_token_loss
 from rollmill.model.train.packing import pack
 from rollmill.model.train.run_folder import RunMismatch, StepMetrics, read_metrics
 from rollmill.model.train.samples import Sample
@@ -254,3 +258,115 @@ def test_samples_beyond_the_context_are_refused(
     config = dataclasses.replace(CONFIG, max_sample_tokens=65)
     with pytest.raises(ValueError, match="max_sample_tokens of at most 64"):
         train(config, fresh(tiny), tokenizer, samples, tmp_path / "run")
+
+
+def test_micro_batches_equal_one_large_batch(
+    tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], tmp_path: Path
+) -> None:
+    # One sample a batch, so that two runs group the same order differently.
+    equal = [sample for sample in samples if len(sample) == len(samples[0])][:6]
+    length = len(equal[0])
+    base = dataclasses.replace(
+        CONFIG, steps=3, max_sample_tokens=length, batch_tokens=2 * length, router_bias_speed=1e-9
+    )
+    small = dataclasses.replace(base, batch_tokens=length, micro_batches=2)
+    train(base, fresh(tiny), tokenizer, equal, tmp_path / "large")
+    train(small, fresh(tiny), tokenizer, equal, tmp_path / "small")
+    large, added = curve(tmp_path / "large"), curve(tmp_path / "small")
+    assert [each[1] for each in added] == pytest.approx([each[1] for each in large], rel=1e-4)
+    assert [each[3] for each in added] == pytest.approx([each[3] for each in large], rel=1e-3)
+
+
+def test_checkpointed_activations_change_no_bit(
+    tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, steps=4)
+    train(config, fresh(tiny), tokenizer, samples, tmp_path / "kept")
+    again = dataclasses.replace(config, checkpoint_activations=True)
+    train(again, fresh(tiny), tokenizer, samples, tmp_path / "again")
+    assert curve(tmp_path / "kept") == curve(tmp_path / "again")
+
+
+def test_a_head_in_fp32_stays_so_and_trains(
+    tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, steps=4, dtype="bfloat16", fp32_head=True)
+    model = fresh(tiny)
+    before = model.lm_head.weight.detach().clone()
+    train(config, model, tokenizer, samples, tmp_path)
+    types = {name: param.dtype for name, param in model.named_parameters()}
+    assert types.pop("lm_head.weight") == torch.float32
+    assert set(types.values()) == {torch.bfloat16}
+    assert not torch.equal(model.lm_head.weight, before)
+    assert (model.lm_head.weight != model.lm_head.weight.bfloat16()).any()
+
+
+def mtp_run(
+    tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], out: Path, **changes: Any
+) -> tuple[Model, MtpModules]:
+    model = fresh(tiny)
+    mtp = MtpModules(dataclasses.replace(tiny, num_mtp_modules=2))
+    config = dataclasses.replace(CONFIG, **changes)
+    train(config, model, tokenizer, samples, out, mtp=mtp)
+    return model, mtp
+
+
+def test_mtp_modules_learn_beside_the_model_and_resume(
+    tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], tmp_path: Path
+) -> None:
+    _, mtp = mtp_run(tiny, tokenizer, samples[:8], tmp_path / "a", steps=60, checkpoint_every=20)
+    losses = [each.mtp_loss for each in read_metrics(tmp_path / "a/metrics.jsonl")]
+    first, last = losses[0], losses[-1]
+    assert first is not None
+    assert last is not None
+    assert last < 0.7 * first
+    written = load_mtp(tmp_path / "a" / "model")
+    assert written is not None
+    for name, tensor in mtp.state_dict().items():
+        assert torch.equal(written.state_dict()[name], tensor), name
+    shutil.rmtree(tmp_path / "a/checkpoints/step-0000060")
+    mtp_run(tiny, tokenizer, samples[:8], tmp_path / "a", steps=60, checkpoint_every=20)
+    again = [each.mtp_loss for each in read_metrics(tmp_path / "a/metrics.jsonl")]
+    assert again == losses
+
+
+def test_new_mtp_modules_train_alone_first(
+    tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], tmp_path: Path
+) -> None:
+    model, mtp = mtp_run(tiny, tokenizer, samples, tmp_path / "a", steps=3, mtp_only_steps=3)
+    start = fresh(tiny).state_dict()
+    assert all(torch.equal(tensor, start[name]) for name, tensor in model.state_dict().items())
+    untrained = MtpModules(mtp.config)
+    assert not torch.equal(
+        mtp.modules_by_depth()[1].norm.weight, untrained.modules_by_depth()[1].norm.weight
+    )
+    model, _ = mtp_run(tiny, tokenizer, samples, tmp_path / "b", steps=4, mtp_only_steps=3)
+    assert not torch.equal(model.lm_head.weight, start["lm_head.weight"])
+    with pytest.raises(ValueError, match="mtp_only_steps is 3, got none"):
+        train(
+            dataclasses.replace(CONFIG, mtp_only_steps=3),
+            model,
+            tokenizer,
+            samples,
+            tmp_path / "c",
+        )
+
+
+def test_the_weight_of_the_mtp_loss_falls_in_the_decay_phase() -> None:
+    config = dataclasses.replace(CONFIG, steps=100, decay_fraction=0.5)
+    weights = [mtp_weight(step, config) for step in (0, 50, 75, 100)]
+    assert weights == pytest.approx([0.3, 0.3, 0.2, 0.1])
+
+
+def test_counted_arithmetic_is_what_torch_counts(tiny: ModelConfig) -> None:
+    model = Model(tiny)
+    tokens = torch.randint(0, tiny.vocab_size, (48,))
+    with FlopCounterMode(display=False) as counter:
+        model(tokens, [48])
+    # torch counts the whole square of scores, we its lower half
+    square = 4 * 48 * 48 * 32 * tiny.num_hidden_layers
+    causal = 2 * 48 * 49 * 32 * tiny.num_hidden_layers
+    counted = counter.get_total_flops()
+    with_scores = any("attention" in str(op) for op in counter.get_flop_counts()["Global"])
+    expected = step_flops(tiny, [48], 48) // 3 - causal + (square if with_scores else 0)
+    assert counted == expected

@@ -1,0 +1,45 @@
+"""The one rule that decides which version of a kernel runs.
+
+On the CPU the CPU version; on a GPU the Triton version if Triton is installed; anywhere else the
+reference, which is right everywhere and fast nowhere. The first argument's device decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, wraps
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def dispatched(cpu: Callable[P, R], package: str) -> Callable[P, R]:
+    """`cpu` where the tensors lie on the CPU, else its namesake in a sister module.
+
+    Args:
+        cpu: the CPU version; the others have its name and signature.
+        package: the kernel's folder, `__name__` of its `__init__.py`.
+    """
+
+    @wraps(cpu)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = getattr(args[0], "device", None)
+        if device is None or device.type in ("cpu", "meta"):
+            return cpu(*args, **kwargs)
+        module = "triton_kernel" if device.type == "cuda" and _has_triton() else "reference"
+        return _namesake(package, module, cpu.__name__)(*args, **kwargs)  # type: ignore[no-any-return]
+
+    return call
+
+
+@cache
+def _namesake(package: str, module: str, name: str) -> Callable[..., Any]:
+    return getattr(import_module(f"{package}.{module}"), name)  # type: ignore[no-any-return]
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None

@@ -1,0 +1,91 @@
+"""Attention over a paged cache in Triton: a program a sequence and key head, page by page.
+
+p_ pointer, b_ block of values; G query heads a key head (U = G rounded up), D dimensions (C rounded
+up), T tokens of a page (S rounded up), K key heads, M pages a row of the table.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+
+def paged_attention(
+    q: torch.Tensor,
+    k_pages: torch.Tensor,
+    v_pages: torch.Tensor,
+    table: torch.Tensor,
+    lengths: torch.Tensor,
+) -> torch.Tensor:
+    """The same as `reference.paged_attention`."""
+    q, k_pages, v_pages, table = (each.contiguous() for each in (q, k_pages, v_pages, table))
+    out = torch.empty_like(q)
+    _, page, kv_heads, dim = k_pages.shape
+    group = q.shape[1] // kv_heads
+    if len(q):
+        _attend[(len(q), kv_heads)](
+            q,
+            k_pages,
+            v_pages,
+            table,
+            lengths,
+            out,
+            table.shape[1],
+            G=group,
+            U=max(16, triton.next_power_of_2(group)),
+            D=dim,
+            C=max(16, triton.next_power_of_2(dim)),
+            T=page,
+            S=max(16, triton.next_power_of_2(page)),
+            K=kv_heads,
+        )
+    return out
+
+
+@triton.jit
+def _attend(
+    p_q,
+    p_k,
+    p_v,
+    p_table,
+    p_lengths,
+    p_out,
+    M,
+    G: tl.constexpr,
+    U: tl.constexpr,
+    D: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
+    S: tl.constexpr,
+    K: tl.constexpr,
+):
+    row = tl.program_id(0)
+    kv_head = tl.program_id(1)
+    members = tl.arange(0, U)
+    columns = tl.arange(0, C)
+    slots = tl.arange(0, S)
+    length = tl.load(p_lengths + row)
+    at = ((row * K + kv_head) * G + members[:, None]) * D + columns[None, :]
+    whole = (members[:, None] < G) & (columns[None, :] < D)
+    b_q = tl.load(p_q + at, mask=whole, other=0.0)
+    b_highest = tl.full([U], -1.0e30, dtype=tl.float32)
+    b_sum = tl.zeros([U], dtype=tl.float32)
+    b_out = tl.zeros([U, C], dtype=tl.float32)
+    for number in range((length + T - 1) // T):
+        page = tl.load(p_table + row * M + number).to(tl.int64)
+        valid = (slots < T) & (number * T + slots < length)
+        where = ((page * T + slots[:, None]) * K + kv_head) * D + columns[None, :]
+        inside = valid[:, None] & (columns[None, :] < D)
+        b_k = tl.load(p_k + where, mask=inside, other=0.0)
+        b_v = tl.load(p_v + where, mask=inside, other=0.0)
+        b_s = tl.dot(b_q, tl.trans(b_k), input_precision="ieee") / tl.sqrt(D * 1.0)
+        b_s = tl.where(valid[None, :], b_s, float("-inf"))
+        b_higher = tl.maximum(b_highest, tl.max(b_s, axis=1))
+        b_p = tl.exp(b_s - b_higher[:, None])
+        b_shrink = tl.exp(b_highest - b_higher)
+        b_sum = b_sum * b_shrink + tl.sum(b_p, axis=1)
+        b_out = b_out * b_shrink[:, None]
+        b_out += tl.dot(b_p.to(b_v.dtype), b_v, input_precision="ieee")
+        b_highest = b_higher
+    tl.store(p_out + at, (b_out / b_sum[:, None]).to(p_out.dtype.element_ty), mask=whole)
