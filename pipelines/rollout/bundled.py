@@ -12,10 +12,9 @@ from importlib import resources
 from pathlib import Path
 
 from ... import model
-from ...model.async_engine import AsyncEngine
 from ...model.chat import parse_completion, render
 from ...model.checkpoint import load_model
-from ...model.engine import Engine, EngineError, GenRequest, PromptTooLong
+from ...model.engine import AsyncEngine, Engine, EngineError, GenRequest, PromptTooLong
 from ...model.tokenizer import Tokenizer
 from .policy import Completion, ContextOverflow, PolicyError, TurnRequest
 

@@ -6,7 +6,8 @@ import asyncio
 import threading
 from concurrent.futures import Future
 
-from .engine import Engine, EngineError, GenRequest, GenResult
+from .engine import Engine
+from .request import EngineError, GenRequest, GenResult
 
 
 class AsyncEngine:
