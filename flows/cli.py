@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from .commands import data, deploy, generate, machine, tasks, train
+from .commands import data, deploy, generate, machine, serve, tasks, train
 from .errors import CANCELLED, exit_code, sentence
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.add_typer(train.app, name="train")
 app.command()(data.report)
 app.command()(data.export)
 app.command(context_settings=deploy.WITH_COMMAND)(deploy.deploy)
+app.command()(serve.serve)
 app.command()(machine.doctor)
 app.command()(machine.clean)
 

@@ -203,10 +203,12 @@ class SparseMoe(nn.Module):
         self.experts = Experts(config)
         self.register_buffer("e_score_correction_bias", torch.zeros(config.num_local_experts))
         self.load = torch.zeros(config.num_local_experts, dtype=torch.int64)
+        self.chosen = torch.zeros(0, self.top_k, dtype=torch.int64)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, hidden] to [N, hidden]; counts in `load` what each expert got."""
+        """[N, hidden] to [N, hidden]; keeps `chosen` [N, top_k] and counts it in `load`."""
         experts, weights = self.route(x)
+        self.chosen = experts
         self.load = torch.bincount(experts.flatten(), minlength=self.load.shape[0])
         if self.apply_experts:
             return self.apply_experts(x, experts, weights)

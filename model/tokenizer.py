@@ -129,6 +129,10 @@ class Tokenizer:
         """The id of a marker."""
         return self._special_ids[special]
 
+    def special(self, token_id: int) -> Special | None:
+        """The marker of an id; None = the id is text."""
+        return self._specials.get(token_id)
+
     def encode(self, text: str) -> list[int]:
         """Encode plain text; never yields a marker's id. Lone surrogates become `?`."""
         return list(self._backend.encode(_encodable(text), add_special_tokens=False).ids)

@@ -6,16 +6,15 @@ Made for small models; it holds one engine on one device and serves no other pro
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from ... import model
-from ...model.async_engine import AsyncEngine
 from ...model.chat import parse_completion, render
 from ...model.checkpoint import load_model
-from ...model.engine import Engine, EngineError, GenRequest, PromptTooLong
+from ...model.digest import weights_digest
+from ...model.engine import AsyncEngine, Engine, EngineError, GenRequest, PromptTooLong
 from ...model.tokenizer import Tokenizer
 from .policy import Completion, ContextOverflow, PolicyError, TurnRequest
 
@@ -101,14 +100,10 @@ def _load(folder: Path) -> _Loaded:
     try:
         tokenizer = Tokenizer.load(folder)
         weights = load_model(folder)
-        digest = hashlib.sha256()
-        for file in sorted(folder.glob("model*.safetensors")):
-            digest.update(file.read_bytes())
+        version = weights_digest(folder)
     except Exception as error:  # `tokenizers` raises a bare Exception for a torn file
         raise PolicyError(
             f"expected a checkpoint (config.json, model.safetensors, tokenizer.json) in {folder}: "
             f"{error}; train one with `rollmill train sft` or name another folder"
         ) from error
-    return _Loaded(
-        engine=AsyncEngine(Engine(weights)), tokenizer=tokenizer, version=digest.hexdigest()[:16]
-    )
+    return _Loaded(engine=AsyncEngine(Engine(weights)), tokenizer=tokenizer, version=version)

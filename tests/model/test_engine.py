@@ -6,9 +6,15 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from rollmill.model.async_engine import AsyncEngine
 from rollmill.model.config import ModelConfig
-from rollmill.model.engine import Engine, EngineError, GenRequest, GenResult, PromptTooLong
+from rollmill.model.engine import (
+    AsyncEngine,
+    Engine,
+    EngineError,
+    GenRequest,
+    GenResult,
+    PromptTooLong,
+)
 from rollmill.model.model import Model
 
 MakeConfig = Callable[..., ModelConfig]
@@ -233,7 +239,7 @@ async def test_a_failing_forward_pass_fails_its_requests_and_the_engine_lives(
 ) -> None:
     model = Model(make_config())
     whole = model.lm_head.weight.data
-    with AsyncEngine(Engine(model, slots=2)) as front:
+    with AsyncEngine(Engine(model, slots=2, native=False)) as front:
         request = GenRequest(prompt_ids=prompt(5), max_tokens=3)
         model.lm_head.weight.data = whole[:, :7]
         with pytest.raises(EngineError, match="the engine failed"):

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 
-from .engine import Engine, EngineError, GenRequest, GenResult
+import torch
+
+from .engine import Engine, EngineStats
+from .request import EngineError, GenRequest, GenResult, Token
 
 
 class AsyncEngine:
@@ -28,6 +33,41 @@ class AsyncEngine:
         """
         return await asyncio.wrap_future(self._submit(request))
 
+    async def stream(self, request: GenRequest) -> AsyncGenerator[Token]:
+        """The tokens of one completion as they are made; closing the generator cancels it.
+
+        Raises: as `complete`.
+        """
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[Token | None] = asyncio.Queue()
+
+        def hear(token: Token | None) -> None:
+            with suppress(RuntimeError):  # the loop was closed, so nobody listens
+                loop.call_soon_threadsafe(queue.put_nowait, token)
+
+        future = self._submit(request, hear)
+        future.add_done_callback(lambda _: hear(None))
+        try:
+            while (token := await queue.get()) is not None:
+                yield token
+            future.result(timeout=0)
+        finally:
+            future.cancel()
+
+    async def swap_weights(
+        self, weights: Mapping[str, torch.Tensor], version: int, *, recompute: bool = False
+    ) -> None:
+        """See `Engine.swap_weights`; returns when the weights are in use."""
+        with self._changed:
+            future = self._engine.swap_weights(weights, version, recompute=recompute)
+            self._changed.notify()
+        await asyncio.wrap_future(future)
+
+    @property
+    def stats(self) -> EngineStats:
+        """See `Engine.stats`; a snapshot that may be torn by the step in progress."""
+        return self._engine.stats
+
     def close(self) -> None:
         """Give up what is running and end the thread. Safe to call twice."""
         with self._changed:
@@ -41,11 +81,13 @@ class AsyncEngine:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _submit(self, request: GenRequest) -> Future[GenResult]:
+    def _submit(
+        self, request: GenRequest, on_token: Callable[[Token], None] | None = None
+    ) -> Future[GenResult]:
         with self._changed:
             if self._closed:
                 raise EngineError("expected an open engine, got one that was closed")
-            future = self._engine.submit(request)
+            future = self._engine.submit(request, on_token)
             self._changed.notify()
             return future
 

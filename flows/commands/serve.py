@@ -1,0 +1,111 @@
+"""`rollmill serve`: a checkpoint as an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import WorkFailed
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+
+def serve(
+    model: Annotated[
+        str, typer.Argument(help="bundled, or a checkpoint folder with its tokenizer.json.")
+    ] = "bundled",
+    host: Annotated[str, typer.Option(help="Address to listen at; there are no passwords.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="0 = any free one; it is printed.")] = 8000,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    slots: Annotated[int, typer.Option(min=1, help="Sequences that run at once.")] = 16,
+    max_waiting: Annotated[
+        int, typer.Option(min=0, help="More waiting requests get status 429.")
+    ] = 256,
+    drain_s: Annotated[
+        int, typer.Option(min=0, help="How long running answers may take after a stop signal.")
+    ] = 60,
+    deterministic: Annotated[
+        bool, typer.Option(help="Same request and seed, same bits, whatever runs beside it.")
+    ] = False,
+) -> None:
+    """Serve a checkpoint: chat completions, completions, /health, /metrics. Ctrl-C drains.
+
+    Examples:
+
+    `rollmill serve`
+
+    `rollmill serve RUN-sft/checkpoint --port 0 --dtype bfloat16`
+    """
+    from importlib import resources
+
+    import torch
+
+    from ... import model as package
+    from ...model.checkpoint import CheckpointError, load_model
+    from ...model.digest import weights_digest
+    from ...model.engine import AsyncEngine, Engine
+    from ...model.server import ServerSettings, build_app
+    from ...model.tokenizer import Tokenizer
+
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype not in types:
+        raise typer.BadParameter(f"expected one of {', '.join(types)} for --dtype, got {dtype}")
+    folder = Path(str(resources.files(package) / "bundled")) if model == "bundled" else Path(model)
+    try:
+        weights, tokenizer = load_model(folder, types[dtype]), Tokenizer.load(folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot serve {folder}: {error}") from error
+    engine = Engine(
+        weights, slots=slots, max_waiting=max_waiting + slots, deterministic=deterministic
+    )
+    settings = ServerSettings(
+        name=model, fingerprint=weights_digest(folder), context=engine.context
+    )
+    with AsyncEngine(engine) as front:
+        app = build_app(front, tokenizer, settings)
+        _run(app, host, port, drain_s)
+
+
+def _run(app: FastAPI, host: str, port: int, drain_s: int) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="info",
+        access_log=False,
+        timeout_graceful_shutdown=drain_s,
+    )
+    server = uvicorn.Server(config)
+    with _stopped_by_signals(server):
+        asyncio.run(server.serve())
+    if not server.started:
+        raise WorkFailed(f"could not listen at {host}:{port}; choose another --port")
+
+
+@contextmanager
+def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """A signal drains the server, a second one stops it at once; neither kills the process.
+
+    uvicorn would raise the signal again after draining, and so end as if it had failed.
+    """
+    before = {
+        each: signal.signal(each, server.handle_exit) for each in (signal.SIGINT, signal.SIGTERM)
+    }
+    server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

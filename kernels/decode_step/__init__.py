@@ -1,0 +1,15 @@
+"""One forward pass of the whole model for a few tokens over paged keys and values."""
+
+from .cpu_build import library_problem
+from .cpu_native import NativeStep, decode_step
+from .reference import DecodeRows, DecodeWeights, LayerWeights, PagedMemory
+
+__all__ = [
+    "DecodeRows",
+    "DecodeWeights",
+    "LayerWeights",
+    "NativeStep",
+    "PagedMemory",
+    "decode_step",
+    "library_problem",
+]

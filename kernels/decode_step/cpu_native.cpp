@@ -1,0 +1,500 @@
+// One forward pass of the whole model for a few tokens over paged keys and values.
+//
+// Weights are read where PyTorch keeps them, in fp32 or bf16; everything else is fp32. What a row
+// computes depends on that row alone, in one fixed order: neighbours change no bit of it.
+// No gradients, and no blocking for many rows: long prompts belong to matrix products.
+//
+// Legend: n rows (tokens) of this pass, H hidden, D head_dim, E experts, K experts a token,
+// I inner width of an expert, V vocabulary, P tokens of a page = lanes of a vector.
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include <omp.h>
+#include <sched.h>
+
+namespace {
+
+constexpr int P = 16;
+typedef float vf __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t vi __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t vu __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint16_t vh __attribute__((vector_size(32), aligned(2), may_alias));
+
+struct bf16 { uint16_t bits; };
+
+inline float wide(float x) { return x; }
+inline float wide(bf16 x) {
+  uint32_t bits = uint32_t(x.bits) << 16;
+  float out;
+  std::memcpy(&out, &bits, 4);
+  return out;
+}
+inline void narrow(float x, float* out) { *out = x; }
+inline void narrow(float x, bf16* out) {  // to nearest, ties to even; NaN stays NaN
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  out->bits = x != x ? 0x7fc0 : uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+inline vf load(const float* p) { return *reinterpret_cast<const vf*>(p); }
+inline vf load(const bf16* p) {
+  vu bits = __builtin_convertvector(*reinterpret_cast<const vh*>(p), vu) << 16;
+  return (vf)bits;
+}
+template <class W>
+inline vf load_start(const W* p, int count) {
+  W lanes[P] = {};
+  std::memcpy(lanes, p, count * sizeof(W));
+  return load(lanes);
+}
+inline void store(float* p, vf x) { *reinterpret_cast<vf*>(p) = x; }
+
+inline float sum(vf x) {
+  float lane[P];
+  store(lane, x);
+  for (int width = P / 2; width; width /= 2)
+    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
+  return lane[0];
+}
+
+inline vf exp_of(vf x) {  // relative error below 2e-7 within [-87, 88], which bound x
+  vf zero = {}, low = zero - 87.0f, high = zero + 88.0f;
+  x = x < low ? low : x;
+  x = x > high ? high : x;
+  vf whole = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
+  vf r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+  vf p = zero + 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  vi bits = (__builtin_convertvector(whole, vi) + 127) << 23;
+  return p * (vf)bits;
+}
+
+// R rows of weights times T vectors.
+template <int R, int T, class W>
+inline void dots(const W* w, int K, const float* const* x, float (*out)[T]) {
+  vf acc[R][T] = {};
+  int k = 0;
+  for (; k + P <= K; k += P) {
+    vf row[R];
+    for (int r = 0; r < R; ++r) row[r] = load(w + int64_t(r) * K + k);
+    for (int t = 0; t < T; ++t) {
+      vf column = load(x[t] + k);
+      for (int r = 0; r < R; ++r) acc[r][t] += row[r] * column;
+    }
+  }
+  if (k < K) {  // the rest, with zeros after it
+    vf row[R];
+    for (int r = 0; r < R; ++r) row[r] = load_start(w + int64_t(r) * K + k, K - k);
+    for (int t = 0; t < T; ++t) {
+      vf column = load_start(x[t] + k, K - k);
+      for (int r = 0; r < R; ++r) acc[r][t] += row[r] * column;
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t) out[r][t] = sum(acc[r][t]);
+}
+
+// emit(row, vector, value) for rows [from, to) of w [*, K] and n vectors.
+template <class W, class F>
+inline void product(const W* w, int K, int from, int to, const float* const* x, int n, F emit) {
+  int row = from;
+  for (; row + 4 <= to; row += 4) {
+    int t = 0;
+    for (; t + 4 <= n; t += 4) {
+      float out[4][4];
+      dots<4, 4>(w + int64_t(row) * K, K, x + t, out);
+      for (int r = 0; r < 4; ++r)
+        for (int c = 0; c < 4; ++c) emit(row + r, t + c, out[r][c]);
+    }
+    for (; t < n; ++t) {
+      float out[4][1];
+      dots<4, 1>(w + int64_t(row) * K, K, x + t, out);
+      for (int r = 0; r < 4; ++r) emit(row + r, t, out[r][0]);
+    }
+  }
+  for (; row < to; ++row)
+    for (int t = 0; t < n; ++t) {
+      float out[1][1];
+      dots<1, 1>(w + int64_t(row) * K, K, x + t, out);
+      emit(row, t, out[0][0]);
+    }
+}
+
+template <class W>
+inline void rms_norm(const float* x, const W* weight, int size, float eps, float* out) {
+  double squares = 0;
+  for (int i = 0; i < size; ++i) squares += double(x[i]) * x[i];
+  float scale = 1.0f / std::sqrt(float(squares / size) + eps);
+  for (int i = 0; i < size; ++i) out[i] = x[i] * scale * wide(weight[i]);
+}
+
+}  // namespace
+
+extern "C" {
+struct Layer {
+  const void *norm1, *q, *k, *v, *q_norm, *k_norm, *o, *norm2, *gate;
+  const float* bias;  // [E]
+  const void *gate_up, *down;
+};
+struct Shape {
+  int32_t layers, hidden, heads, kv_heads, dim, half, experts, top_k, inner, vocab, pages, threads;
+  float eps;
+};
+struct Weights {
+  const Layer* layer;
+  const void *embed, *norm, *head;
+  const float *cos, *sin;  // [context, half]
+};
+struct Memory {
+  void *keys, *values;  // [layers, pages, kv_heads, D, P] and [layers, pages, kv_heads, P, D]
+  int16_t* routes;      // [pages, P, layers, K] or null
+};
+struct Rows {
+  int32_t n, stride, wanted;
+  const int64_t* tokens;     // [n]
+  const int32_t* positions;  // [n]
+  const int32_t* tables;     // [n, stride], the pages of each row's sequence
+  const int32_t* want;       // [wanted], rows whose logits are asked for
+};
+}
+
+namespace {
+
+// Threads meet here some ten times a layer. Who waits long gives its core away: OpenMP's own
+// barrier spins on, and on a busy machine keeps the very thread off the core that it waits for.
+class Barrier {
+  std::atomic<int> arrived{0}, round{0};
+
+ public:
+  void wait(int threads) {
+    if (threads == 1) return;
+    int now = round.load(std::memory_order_acquire);
+    if (arrived.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {
+      arrived.store(0, std::memory_order_relaxed);
+      round.store(now + 1, std::memory_order_release);
+      return;
+    }
+    for (int spins = 0; round.load(std::memory_order_acquire) == now; ++spins)
+      if (spins > 4000) sched_yield();
+  }
+};
+
+struct Scratch {
+  std::vector<float> x, normed, q, k, v, attended, scores, weight, gate, up, probs;
+  std::vector<int> chosen, start, slot_token;
+  std::vector<const float*> inputs, attention, slots, outputs;
+};
+
+template <class W>
+struct Pass {
+  const Shape& s;
+  const Weights& w;
+  const Memory& m;
+  const Rows& rows;
+  Scratch& b;
+  Barrier barrier;
+  std::atomic<int> next_item{0};
+  int q_dim = s.heads * s.dim, kv_dim = s.kv_heads * s.dim, longest = 0;
+
+  Pass(const Shape& s, const Weights& w, const Memory& m, const Rows& rows, Scratch& b)
+      : s(s), w(w), m(m), rows(rows), b(b) {
+    for (int i = 0; i < rows.n; ++i) longest = std::max(longest, rows.positions[i] + 1);
+    longest = (longest + P - 1) / P * P;
+    size_t n = rows.n, slots = n * s.top_k;
+    b.x.resize(n * s.hidden), b.normed.resize(n * s.hidden);
+    b.q.resize(n * q_dim), b.attended.resize(n * q_dim);
+    b.k.resize(n * kv_dim), b.v.resize(n * kv_dim);
+    b.scores.resize(n * s.experts), b.weight.resize(slots), b.chosen.resize(slots);
+    b.gate.resize(slots * s.inner), b.up.resize(slots * s.inner);
+    b.start.resize(s.experts + 1), b.slot_token.resize(slots);
+    b.inputs.resize(n), b.attention.resize(n), b.slots.resize(slots), b.outputs.resize(slots);
+    b.probs.resize(size_t(s.threads) * (s.heads / s.kv_heads) * longest);
+  }
+
+  static const W* as(const void* p) { return static_cast<const W*>(p); }
+  int page(int row, int position) const { return rows.tables[row * rows.stride + position / P]; }
+
+  // This thread's share of `size`, in blocks of P, so that vectors never straddle a border.
+  void share(int size, int& from, int& to) const {
+    int id = omp_get_thread_num(), of = omp_get_num_threads(), blocks = (size + P - 1) / P;
+    from = std::min(size, int(int64_t(blocks) * id / of) * P);
+    to = std::min(size, int(int64_t(blocks) * (id + 1) / of) * P);
+  }
+
+  void meet() { barrier.wait(omp_get_num_threads()); }
+
+  // f(i) for i < count, each by one thread, then all meet.
+  template <class F>
+  void each(int count, F f) {
+    for (int i = omp_get_thread_num(); i < count; i += omp_get_num_threads()) f(i);
+    meet();
+  }
+
+  void norm_rows(const void* weight) {
+    each(rows.n, [&](int i) {
+      rms_norm(&b.x[i * s.hidden], as(weight), s.hidden, s.eps, &b.normed[i * s.hidden]);
+    });
+  }
+
+  // out [n, width] = in [n, in_width] times weight, or += it; the caller meets afterwards.
+  void project(const void* weight, int width, const std::vector<const float*>& in, int in_width,
+               float* out, bool add = false) {
+    int from, to;
+    share(width, from, to);
+    product(as(weight), in_width, from, to, in.data(), rows.n, [&](int r, int t, float y) {
+      float& place = out[int64_t(t) * width + r];
+      place = add ? place + y : y;
+    });
+  }
+
+  void turn(float* head, int position) const {
+    const float *cos = w.cos + int64_t(position) * s.half, *sin = w.sin + int64_t(position) * s.half;
+    for (int i = 0; i < s.half; ++i) {
+      float first = head[i], second = head[i + s.half];
+      head[i] = first * cos[i] - second * sin[i];
+      head[i + s.half] = second * cos[i] + first * sin[i];
+    }
+  }
+
+  void place_keys(int index, const Layer& layer) {
+    each(rows.n, [&](int i) {
+      float *q = &b.q[i * q_dim], *k = &b.k[i * kv_dim], *v = &b.v[i * kv_dim];
+      int position = rows.positions[i], place = position % P;
+      rms_norm(q, as(layer.q_norm), q_dim, s.eps, q);
+      rms_norm(k, as(layer.k_norm), kv_dim, s.eps, k);
+      float scale = 1.0f / std::sqrt(float(s.dim));
+      for (int h = 0; h < s.heads; ++h) turn(q + h * s.dim, position);
+      for (int d = 0; d < q_dim; ++d) q[d] *= scale;
+      for (int h = 0; h < s.kv_heads; ++h) {
+        turn(k + h * s.dim, position);
+        int64_t base = block(index, page(i, position), h);
+        W *keys = static_cast<W*>(m.keys) + base, *values = static_cast<W*>(m.values) + base;
+        for (int d = 0; d < s.dim; ++d) {
+          narrow(k[h * s.dim + d], keys + d * P + place);
+          narrow(v[h * s.dim + d], values + place * s.dim + d);
+        }
+      }
+    });
+  }
+
+  int64_t block(int layer, int page, int head) const {
+    return ((int64_t(layer) * s.pages + page) * s.kv_heads + head) * s.dim * P;
+  }
+
+  void attend(int layer) {
+    int group = s.heads / s.kv_heads;
+    float* probs = &b.probs[size_t(omp_get_thread_num()) * group * longest];
+    // Rows innermost: those of a group find the head's shared pages in the cache.
+    for (int item; (item = next_item++) < s.kv_heads * rows.n;)
+      attend_head(layer, item % rows.n, item / rows.n, group, probs);
+    meet();
+  }
+
+  void attend_head(int layer, int row, int head, int group, float* probs) {
+    int length = rows.positions[row] + 1;
+    const float* q = &b.q[row * q_dim + head * group * s.dim];
+    float* out = &b.attended[row * q_dim + head * group * s.dim];
+    for (int g = 0; g < group; ++g) {
+      float* p = probs + int64_t(g) * longest;
+      for (int at = 0; at < length; at += P) {
+        const W* keys = static_cast<const W*>(m.keys) + block(layer, page(row, at), head);
+        vf even = {}, odd = {};
+        int d = 0;
+        for (; d + 2 <= s.dim; d += 2) {
+          even += load(keys + d * P) * q[g * s.dim + d];
+          odd += load(keys + (d + 1) * P) * q[g * s.dim + d + 1];
+        }
+        if (d < s.dim) even += load(keys + d * P) * q[g * s.dim + d];
+        store(p + at, even + odd);
+      }
+      softmax(p, length);
+    }
+    for (int g = 0; g < group; ++g) blend(layer, row, head, probs + int64_t(g) * longest, length,
+                                          out + g * s.dim);
+  }
+
+  static void softmax(float* p, int length) {
+    float top = -INFINITY;
+    for (int t = 0; t < length; ++t) top = std::max(top, p[t]);
+    int end = (length + P - 1) / P * P;
+    for (int t = length; t < end; ++t) p[t] = top;
+    vf total = {};
+    for (int t = 0; t < end; t += P) {
+      vf e = exp_of(load(p + t) - top);
+      store(p + t, e);
+      if (t + P <= length) total += e;
+    }
+    float whole = sum(total);
+    for (int t = length / P * P; t < length; ++t) whole += p[t];
+    for (int t = 0; t < length; ++t) p[t] /= whole;
+  }
+
+  void blend(int layer, int row, int head, const float* p, int length, float* out) const {
+    int d = 0;
+    for (; d + 2 * P <= s.dim; d += 2 * P) {
+      vf low[2] = {}, high[2] = {};
+      for (int at = 0; at < length; at += P) {
+        const W* v = static_cast<const W*>(m.values) + block(layer, page(row, at), head) + d;
+        int tokens = std::min(P, length - at);
+        for (int t = 0; t < tokens; ++t) {
+          low[t & 1] += load(v + t * s.dim) * p[at + t];
+          high[t & 1] += load(v + t * s.dim + P) * p[at + t];
+        }
+      }
+      store(out + d, low[0] + low[1]), store(out + d + P, high[0] + high[1]);
+    }
+    for (int rest = d; rest < s.dim; ++rest) out[rest] = 0;
+    for (int t = 0; t < length && d < s.dim; ++t) {
+      const W* v = static_cast<const W*>(m.values) + block(layer, page(row, t), head);
+      for (int rest = d; rest < s.dim; ++rest)
+        out[rest] += p[t] * wide(v[(t % P) * s.dim + rest]);
+    }
+  }
+
+  void route(int index, const Layer& layer) {
+    each(rows.n, [&](int i) {
+      float *score = &b.scores[i * s.experts], *weight = &b.weight[i * s.top_k];
+      int* chosen = &b.chosen[i * s.top_k];
+      for (int e = 0; e < s.experts; ++e) score[e] = 1.0f / (1.0f + std::exp(-score[e]));
+      for (int j = 0; j < s.top_k; ++j) {
+        int best = -1;
+        for (int e = 0; e < s.experts; ++e)
+          if (std::find(chosen, chosen + j, e) == chosen + j &&
+              (best < 0 || score[e] + layer.bias[e] > score[best] + layer.bias[best]))
+            best = e;
+        chosen[j] = best;
+      }
+      std::sort(chosen, chosen + s.top_k);
+      float total = 0;
+      for (int j = 0; j < s.top_k; ++j) total += score[chosen[j]];
+      for (int j = 0; j < s.top_k; ++j) weight[j] = score[chosen[j]] / total;
+      if (m.routes) {
+        int position = rows.positions[i];
+        int64_t place = int64_t(page(i, position)) * P + position % P;
+        for (int j = 0; j < s.top_k; ++j)
+          m.routes[(place * s.layers + index) * s.top_k + j] = int16_t(chosen[j]);
+      }
+    });
+    if (omp_get_thread_num() == 0) sort_slots();
+    meet();
+  }
+
+  // Slots lie expert by expert; a slot is one token at one of its experts.
+  void sort_slots() {
+    std::fill(b.start.begin(), b.start.end(), 0);
+    for (int slot = 0; slot < rows.n * s.top_k; ++slot) ++b.start[b.chosen[slot] + 1];
+    for (int e = 0; e < s.experts; ++e) b.start[e + 1] += b.start[e];
+    std::vector<int> next(b.start.begin(), b.start.end() - 1);
+    for (int slot = 0; slot < rows.n * s.top_k; ++slot) {
+      int at = next[b.chosen[slot]]++;
+      b.slot_token[at] = slot;
+      b.slots[at] = &b.normed[slot / s.top_k * s.hidden];
+      b.outputs[at] = &b.gate[int64_t(at) * s.inner];
+    }
+  }
+
+  void experts(const Layer& layer) {
+    int from, to;
+    share(s.inner, from, to);
+    for (int e = 0; e < s.experts; ++e) {
+      int first = b.start[e], count = b.start[e + 1] - first;
+      if (!count) continue;
+      const W* gate = as(layer.gate_up) + int64_t(e) * 2 * s.inner * s.hidden;
+      const W* up = gate + int64_t(s.inner) * s.hidden;
+      auto into = [&](std::vector<float>& out) {
+        return [&](int r, int t, float y) { out[int64_t(first + t) * s.inner + r] = y; };
+      };
+      product(gate, s.hidden, from, to, &b.slots[first], count, into(b.gate));
+      product(up, s.hidden, from, to, &b.slots[first], count, into(b.up));
+      for (int at = first; at < first + count; ++at)
+        activate(&b.gate[int64_t(at) * s.inner], &b.up[int64_t(at) * s.inner],
+                 b.weight[b.slot_token[at]], from, to);
+    }
+    meet();
+    share(s.hidden, from, to);
+    for (int e = 0; e < s.experts; ++e) {
+      int first = b.start[e], count = b.start[e + 1] - first;
+      if (!count) continue;
+      const W* down = as(layer.down) + int64_t(e) * s.hidden * s.inner;
+      product(down, s.inner, from, to, &b.outputs[first], count, [&](int r, int t, float y) {
+        b.x[int64_t(b.slot_token[first + t] / s.top_k) * s.hidden + r] += y;
+      });
+    }
+    meet();
+  }
+
+  static void activate(float* gate, const float* up, float weight, int from, int to) {
+    int i = from;
+    for (; i + P <= to; i += P) {
+      vf g = load(gate + i);
+      store(gate + i, g / (1.0f + exp_of(-g)) * load(up + i) * weight);
+    }
+    for (; i < to; ++i) gate[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i] * weight;
+  }
+
+  void head(float* logits) {
+    norm_rows(w.norm);
+    each(rows.wanted, [&](int i) { b.inputs[i] = &b.normed[rows.want[i] * s.hidden]; });
+    int from, to;
+    share(s.vocab, from, to);
+    product(as(w.head), s.hidden, from, to, b.inputs.data(), rows.wanted,
+            [&](int r, int t, float y) { logits[int64_t(t) * s.vocab + r] = y; });
+  }
+
+  void layer(int index, const Layer& layer) {
+    norm_rows(layer.norm1);
+    project(layer.q, q_dim, b.inputs, s.hidden, b.q.data());
+    project(layer.k, kv_dim, b.inputs, s.hidden, b.k.data());
+    project(layer.v, kv_dim, b.inputs, s.hidden, b.v.data());
+    next_item = 0;
+    meet();
+    place_keys(index, layer);
+    attend(index);
+    project(layer.o, s.hidden, b.attention, q_dim, b.x.data(), true);
+    meet();
+    norm_rows(layer.norm2);
+    project(layer.gate, s.experts, b.inputs, s.hidden, b.scores.data());
+    meet();
+    route(index, layer);
+    experts(layer);
+  }
+
+  void run(float* logits) {
+#pragma omp parallel num_threads(s.threads)
+    {
+      each(rows.n, [&](int i) {
+        b.inputs[i] = &b.normed[i * s.hidden], b.attention[i] = &b.attended[i * q_dim];
+        for (int h = 0; h < s.hidden; ++h)
+          b.x[i * s.hidden + h] = wide(as(w.embed)[rows.tokens[i] * s.hidden + h]);
+      });
+      for (int index = 0; index < s.layers; ++index) layer(index, w.layer[index]);
+      if (rows.wanted) head(logits);
+    }
+  }
+};
+
+template <class W>
+void run(const Shape* s, const Weights* w, const Memory* m, const Rows* rows, float* logits) {
+  static thread_local Scratch scratch;
+  Pass<W>(*s, *w, *m, *rows, scratch).run(logits);
+}
+
+}  // namespace
+
+extern "C" void decode_f32(const Shape* s, const Weights* w, const Memory* m, const Rows* rows,
+                           float* logits) {
+  run<float>(s, w, m, rows, logits);
+}
+extern "C" void decode_bf16(const Shape* s, const Weights* w, const Memory* m, const Rows* rows,
+                            float* logits) {
+  run<bf16>(s, w, m, rows, logits);
+}

@@ -1,0 +1,142 @@
+"""The decode step in C++: one call for all layers, so that Python costs nothing a layer.
+
+For at most some dozen rows; it reads the weights where they are and copies none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .cpu_build import library
+from .reference import DecodeRows, DecodeWeights, LayerWeights, PagedMemory
+
+_POINTERS = tuple(LayerWeights.__dataclass_fields__)
+_SIZES = (
+    *("layers", "hidden", "heads", "kv_heads", "dim", "half"),
+    *("experts", "top_k", "inner", "vocab", "pages", "threads"),
+)
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in _POINTERS]
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [*((name, ctypes.c_int32) for name in _SIZES), ("eps", ctypes.c_float)]
+
+
+class _Weights(ctypes.Structure):
+    _fields_ = [
+        ("layer", ctypes.POINTER(_Layer)),
+        *((name, ctypes.c_void_p) for name in ("embed", "norm", "head", "cos", "sin")),
+    ]
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("keys", "values", "routes")]
+
+
+class _Rows(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("n", "stride", "wanted")),
+        *((name, ctypes.c_void_p) for name in ("tokens", "positions", "tables", "want")),
+    ]
+
+
+class NativeStep:
+    """`reference.decode_step` with its weights and memory bound once.
+
+    Tensors must stay where they are in memory; their values may change between calls.
+
+    Raises:
+        ValueError: a tensor is not contiguous, or not of the one type they all share.
+        RuntimeError: there is no library here.
+    """
+
+    def __init__(self, weights: DecodeWeights, memory: PagedMemory) -> None:
+        dtype = weights.embed.dtype
+        functions = {torch.float32: "decode_f32", torch.bfloat16: "decode_bf16"}
+        if dtype not in functions:
+            raise ValueError(f"expected fp32 or bf16 weights, got {dtype}")
+        self._function = getattr(library(), functions[dtype])
+        self._function.restype = None
+        self._held = (weights, memory)  # the pointers below are into these
+        layer, first = weights.layers, weights.layers[0]
+        table = (_Layer * len(layer))(
+            *(
+                _Layer(*(_pointer(getattr(each, name), name, dtype) for name in _POINTERS))
+                for each in layer
+            )
+        )
+        self._weights = _Weights(
+            table,
+            *(_pointer(getattr(weights, name), name, dtype) for name in ("embed", "norm", "head")),
+            *(_pointer(each, "cos", torch.float32) for each in (weights.cos, weights.sin)),
+        )
+        self._memory = _Memory(
+            _pointer(memory.keys, "keys", dtype),
+            _pointer(memory.values, "values", dtype),
+            None if memory.routes is None else _pointer(memory.routes, "routes", torch.int16),
+        )
+        dim = weights.head_dim
+        experts, hidden, inner = first.down.shape
+        sizes: dict[str, Any] = {
+            "layers": len(layer),
+            "hidden": hidden,
+            "heads": first.q.shape[0] // dim,
+            "kv_heads": first.k.shape[0] // dim,
+            "dim": dim,
+            "half": weights.cos.shape[1],
+            "experts": experts,
+            "top_k": weights.top_k,
+            "inner": inner,
+            "vocab": weights.head.shape[0],
+            "pages": memory.keys.shape[1],
+            "threads": 1,
+        }
+        self._shape = _Shape(*(sizes[name] for name in _SIZES), weights.eps)
+        self._vocab = sizes["vocab"]
+
+    def __call__(self, rows: DecodeRows) -> torch.Tensor:
+        """Logits [M, V] of the wanted rows."""
+        self._shape.threads = _threads()
+        logits = torch.empty((len(rows.wanted), self._vocab), dtype=torch.float32)
+        where = _Rows(
+            len(rows.tokens),
+            rows.tables.shape[1],
+            len(rows.wanted),
+            *(each.data_ptr() for each in (rows.tokens, rows.positions, rows.tables, rows.wanted)),
+        )
+        self._function(
+            *(ctypes.byref(each) for each in (self._shape, self._weights, self._memory, where)),
+            ctypes.c_void_p(logits.data_ptr()),
+        )
+        return logits
+
+
+def decode_step(weights: DecodeWeights, memory: PagedMemory, rows: DecodeRows) -> torch.Tensor:
+    """The same as `reference.decode_step`; `NativeStep` saves the binding of each call."""
+    return NativeStep(weights, memory)(rows)
+
+
+def _threads() -> int:
+    """PyTorch's number, but one where others keep the cores busy: the threads meet after each
+    stage, and waiting for one that has no core costs more than the second core gives. The result
+    is the same to the last bit."""
+    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
+    return 1 if busy else torch.get_num_threads()
+
+
+def _pointer(tensor: torch.Tensor, name: str, dtype: torch.dtype) -> int:
+    expected: Sequence[torch.dtype] = (torch.float32,) if name == "bias" else (dtype,)
+    if tensor.dtype not in expected or not tensor.is_contiguous() or tensor.device.type != "cpu":
+        raise ValueError(
+            f"expected a contiguous {expected[0]} tensor in main memory for {name}, got "
+            f"{tensor.dtype}, strides {tensor.stride()}, on {tensor.device}"
+        )
+    return tensor.data_ptr()

@@ -1,0 +1,366 @@
+"""The engine's loop: admit, feed, sample, finish. One thread steps it; `submit` may come from any.
+
+No speculative decoding and no text: token ids in and out.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import torch
+
+from ..model import Model
+from .decoder import Decoder, Span, TorchDecoder
+from .native import NativeDecoder
+from .pages import PAGE, Pages
+from .request import EngineError, GenRequest, GenResult, PromptTooLong, QueueFull, Token
+from .sampling import draw
+from .scheduler import Scheduler
+from .sequence import Running
+
+_FEW_TOKENS = 32
+"""Up to here the compiled decoder is faster than matrix products."""
+_Plan = list[tuple[Running, Span]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineStats:
+    """What an engine did since it was made, and what it holds now."""
+
+    running: int
+    waiting: int
+    pages: int
+    pages_used: int
+    """By sequences and by the prefix cache."""
+    prompt_tokens: int
+    """Of admitted requests, cached ones included."""
+    cached_tokens: int
+    """Prompt tokens that were not computed again."""
+    completion_tokens: int
+    preemptions: int
+    steps: int
+    version: int
+
+
+class Engine:
+    """Runs requests step by step in the calling thread."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        slots: int = 16,
+        context: int | None = None,
+        step_tokens: int = 1024,
+        cache_tokens: int | None = None,
+        max_waiting: int | None = None,
+        deterministic: bool = False,
+        record_routes: bool = False,
+        native: bool = True,
+    ) -> None:
+        """Take a model in the type it is to compute in.
+
+        Args:
+            slots: how many sequences run at once.
+            context: most tokens of a sequence; None = as many as the model was made for.
+            step_tokens: most tokens of a step, so that prompts do not stall the others.
+            cache_tokens: for how many tokens there are keys and values, prefix cache included;
+                None = `slots` full contexts. Memory is taken from the machine as it fills.
+            max_waiting: how many requests may wait; None = no limit.
+            deterministic: the same request gives the same bits whatever runs beside it and
+                whatever the cache held. Prompts are slower.
+            record_routes: keep the experts of every token, for requests that ask.
+            native: use the compiled decoder where it can be had.
+
+        Raises:
+            ValueError: sizes make no sense.
+        """
+        self.model = model.eval()
+        self.context = context or model.config.max_position_embeddings
+        tokens = slots * (self.context + PAGE) if cache_tokens is None else cache_tokens
+        if slots < 1 or step_tokens < slots or tokens < PAGE:
+            raise ValueError(
+                f"expected at least one slot, a step token for each slot and a page of {PAGE} "
+                f"tokens, got slots={slots}, step_tokens={step_tokens}, cache_tokens={tokens}"
+            )
+        self.context = min(self.context, tokens // PAGE * PAGE)
+        embedding = model.model.embed_tokens.weight
+        pages = Pages(
+            model.config,
+            count=tokens // PAGE,
+            dtype=embedding.dtype,
+            device=embedding.device,
+            with_routes=record_routes,
+        )
+        self._scheduler = Scheduler(pages, slots=slots, step_tokens=step_tokens)
+        self._deterministic = deterministic
+        self._torch: Decoder = TorchDecoder(self.model, pages)
+        self._native = NativeDecoder.build(self.model, pages, self.context) if native else None
+        self._max_waiting = max_waiting
+        self._lock = threading.Lock()  # of the queue's entrance and of what is to be swapped
+        self._arrived: list[Running] = []
+        self._swap: tuple[Mapping[str, torch.Tensor], int, bool, Future[None]] | None = None
+        self._version = 0
+        self._steps = self._prompt = self._cached = self._made = 0
+
+    @property
+    def version(self) -> int:
+        """Of the weights; 0 = those that the engine was made with."""
+        return self._version
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step has something to do."""
+        scheduler = self._scheduler
+        return bool(self._arrived or scheduler.waiting or scheduler.running or self._swap)
+
+    @property
+    def stats(self) -> EngineStats:
+        """Counts, exact between steps."""
+        scheduler = self._scheduler
+        return EngineStats(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting) + len(self._arrived),
+            pages=scheduler.pages.count,
+            pages_used=scheduler.pages.count - scheduler.pages.free,
+            prompt_tokens=self._prompt,
+            cached_tokens=self._cached,
+            completion_tokens=self._made,
+            preemptions=scheduler.preempted,
+            steps=self._steps,
+            version=self._version,
+        )
+
+    def generate(self, requests: Sequence[GenRequest]) -> list[GenResult]:
+        """Complete all requests, in order.
+
+        Raises:
+            EngineError: one of them cannot be answered; the others are given up.
+        """
+        futures = [self.submit(request) for request in requests]
+        try:
+            while not all(future.done() for future in futures):
+                self.step()
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def submit(
+        self, request: GenRequest, on_token: Callable[[Token], None] | None = None
+    ) -> Future[GenResult]:
+        """Queue a request. Its future may be cancelled at any time.
+
+        Args:
+            on_token: called in the stepping thread with each token as it is made; must not raise.
+
+        The future raises:
+            PromptTooLong: the context has no room for an answer.
+            QueueFull: `max_waiting` requests wait already.
+            EngineError: a token id is unknown, the mask failed, or the model gave something that
+                is no number.
+        """
+        future: Future[GenResult] = Future()
+        sequence = Running(
+            request=request,
+            future=future,
+            on_token=on_token,
+            rng=random.Random(request.seed),
+            token_ids=list(request.prompt_ids),
+        )
+        if error := self._refusal(request):
+            future.set_exception(error)
+            return future
+        with self._lock:
+            waiting = len(self._arrived) + len(self._scheduler.waiting)
+            if self._max_waiting is not None and waiting >= self._max_waiting:
+                future.set_exception(
+                    QueueFull(f"{waiting} requests wait already; try again when some are done")
+                )
+            else:
+                self._arrived.append(sequence)
+        return future
+
+    def swap_weights(
+        self, weights: Mapping[str, torch.Tensor], version: int, *, recompute: bool = False
+    ) -> Future[None]:
+        """Take other weights before the next step; tokens made from then on carry `version`.
+
+        Args:
+            weights: as `Model.state_dict()` names them; all or some.
+            recompute: whether running sequences compute their keys anew. Otherwise they go on
+                with the old ones, and later prompts never reuse those.
+
+        The future raises:
+            EngineError: a tensor is unknown or misshapen; nothing was changed.
+        """
+        future: Future[None] = Future()
+        with self._lock:
+            superseded, self._swap = self._swap, (weights, version, recompute, future)
+        if superseded is not None:
+            superseded[3].cancel()
+        return future
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Feed every running sequence once; finished ones resolve their futures."""
+        scheduler = self._scheduler
+        self._take_weights()
+        with self._lock:
+            for sequence in self._arrived:
+                scheduler.waiting.put(sequence)
+            self._arrived.clear()
+        for sequence in [each for each in scheduler.running if each.future.cancelled()]:
+            scheduler.stop(sequence, keep=True)
+        self._admit()
+        if not (planned := scheduler.plan()):
+            return
+        self._steps += 1
+        ready = []
+        for decoder, part in self._split(planned):
+            logits = decoder([span for _, span in part])
+            wanting = [sequence for sequence, span in part if span.wants_logits]
+            for sequence, span in part:
+                scheduler.fed(sequence, len(span.tokens))
+            ready.append((wanting, logits))
+        for sequences, logits in ready:
+            if sequences:
+                self._extend(sequences, logits)
+
+    def fail_all(self, error: BaseException) -> None:
+        """Give `error` to every request and start anew with an empty cache."""
+        scheduler = self._scheduler
+        with self._lock:
+            arrived, self._arrived = self._arrived, []
+        for sequence in [*arrived, *scheduler.waiting]:
+            sequence.settle(error)
+            sequence.future.cancel()
+        for sequence in list(scheduler.running):
+            scheduler.stop(sequence, keep=False)
+            sequence.settle(error)
+        for sequence in list(scheduler.waiting):
+            scheduler.waiting.take(sequence)
+        scheduler.tree.clear()
+
+    def _admit(self) -> None:
+        scheduler = self._scheduler
+        before = set(map(id, scheduler.running))
+        scheduler.admit()
+        for sequence in scheduler.running:
+            if id(sequence) not in before and not sequence.tokens:
+                self._prompt += len(sequence.request.prompt_ids)
+                self._cached += sequence.cached or 0
+
+    def _split(self, planned: _Plan) -> list[tuple[Decoder, _Plan]]:
+        """Which decoder feeds what."""
+        if self._native is None:
+            if not self._deterministic:
+                return [(self._torch, planned)]
+            return [(_OneByOne(self._torch), planned)]
+        if self._deterministic or sum(len(span.tokens) for _, span in planned) <= _FEW_TOKENS:
+            return [(self._native, planned)]
+        single = [each for each in planned if len(each[1].tokens) == 1]
+        several = [each for each in planned if len(each[1].tokens) > 1]
+        parts: list[tuple[Decoder, _Plan]] = [(self._native, single), (self._torch, several)]
+        return [each for each in parts if each[1]]
+
+    def _take_weights(self) -> None:
+        with self._lock:
+            swap, self._swap = self._swap, None
+        if swap is None:
+            return
+        weights, version, recompute, future = swap
+        own = self.model.state_dict()
+        for name, tensor in weights.items():
+            if name not in own or own[name].shape != tensor.shape:
+                expected = list(own[name].shape) if name in own else "no such tensor"
+                future.set_exception(
+                    EngineError(f"expected {expected} for {name}, got {list(tensor.shape)}")
+                )
+                return
+        for name, tensor in weights.items():
+            own[name].copy_(tensor)
+        self._version = version
+        self._scheduler.forget()
+        if recompute:
+            self._scheduler.restart()
+        future.set_result(None)
+
+    def _refusal(self, request: GenRequest) -> EngineError | None:
+        prompt, vocab = request.prompt_ids, self.model.config.vocab_size
+        if len(prompt) >= self.context:
+            return PromptTooLong(
+                f"expected a prompt of fewer than {self.context} tokens, got {len(prompt)}; "
+                "shorten the conversation"
+            )
+        if not 0 <= min(prompt) <= max(prompt) < vocab:
+            return EngineError(
+                f"expected token ids below {vocab}, got {min(prompt)} to {max(prompt)}; "
+                "check that the tokenizer belongs to the model"
+            )
+        biased = request.logit_bias
+        if biased and not 0 <= min(biased) <= max(biased) < vocab:
+            return EngineError(
+                f"expected token ids below {vocab} in logit_bias, got {min(biased)} to "
+                f"{max(biased)}"
+            )
+        if request.routes and self._scheduler.pages.routes is None:
+            return EngineError(
+                "expected an engine that records routes, got one that does not; make it with "
+                "record_routes=True"
+            )
+        return None
+
+    def _extend(self, sequences: list[Running], logits: torch.Tensor) -> None:
+        """Sample each sequence's next token from its row of `logits`; finish what is done."""
+        for sequence, outcome in zip(
+            sequences, draw(sequences, logits, self._version), strict=True
+        ):
+            if isinstance(outcome, EngineError):
+                self._scheduler.stop(sequence, keep=False)
+                sequence.settle(outcome)
+                continue
+            self._made += 1
+            sequence.add(outcome)
+            if reason := sequence.finish_reason(self.context):
+                result = GenResult(
+                    tokens=tuple(sequence.tokens),
+                    finish_reason=reason,
+                    cached_tokens=sequence.cached or 0,
+                    routes=self._routes(sequence) if sequence.request.routes else None,
+                )
+                self._scheduler.stop(sequence, keep=True)
+                sequence.settle(result)
+
+    def _routes(self, sequence: Running) -> torch.Tensor:
+        routes = self._scheduler.pages.routes
+        assert routes is not None
+        return routes[sequence.pages].flatten(0, 1)[: sequence.held].cpu()
+
+
+class _OneByOne:
+    """Feeds one token at a time, so that no sum depends on how many there are."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def __call__(self, spans: Sequence[Span]) -> torch.Tensor:
+        logits = [
+            self._decoder(
+                [
+                    Span(
+                        pages=span.pages,
+                        start=span.start + index,
+                        tokens=[token],
+                        wants_logits=span.wants_logits and index == len(span.tokens) - 1,
+                    )
+                ]
+            )
+            for span in spans
+            for index, token in enumerate(span.tokens)
+        ]
+        return torch.cat(logits)

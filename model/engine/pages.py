@@ -1,0 +1,82 @@
+"""Memory for keys and values in pages of 16 tokens, counted by who uses them.
+
+Knows no tokens: which page holds what is the radix tree's and the sequences' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ..config import ModelConfig
+
+PAGE = 16
+"""Tokens of a page: the lanes of one AVX-512 register of fp32 scores."""
+
+
+class Pages:
+    """A fixed number of pages. A page is free when nobody holds it."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        count: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        with_routes: bool,
+    ) -> None:
+        """Memory is touched, and so taken from the machine, when a page is first written."""
+        layers, heads, dim = (
+            config.num_hidden_layers,
+            config.num_key_value_heads,
+            config.head_dim,
+        )
+        # Keys lie with the tokens innermost, so that one query scores a page lane by lane.
+        self.keys = torch.empty((layers, count, heads, dim, PAGE), dtype=dtype, device=device)
+        self.values = torch.empty((layers, count, heads, PAGE, dim), dtype=dtype, device=device)
+        self.routes: torch.Tensor | None = None
+        """[pages, PAGE, layers, top_k] int16; None = not recorded."""
+        if with_routes:
+            self.routes = torch.empty(
+                (count, PAGE, layers, config.num_experts_per_tok), dtype=torch.int16, device=device
+            )
+        self.count = count
+        self._holders = [0] * count
+        self._free = list(range(count - 1, -1, -1))
+
+    @property
+    def free(self) -> int:
+        """How many pages nobody holds."""
+        return len(self._free)
+
+    def holders(self, page: int) -> int:
+        """How many hold a page."""
+        return self._holders[page]
+
+    def take(self) -> int:
+        """Hold a free page; `IndexError` when there is none."""
+        page = self._free.pop()
+        self._holders[page] = 1
+        return page
+
+    def hold(self, page: int) -> None:
+        """Hold a page that somebody holds already."""
+        assert self._holders[page] > 0
+        self._holders[page] += 1
+
+    def release(self, pages: Sequence[int]) -> None:
+        """Hold these pages once less; those that nobody holds become free."""
+        for page in pages:
+            assert self._holders[page] > 0
+            self._holders[page] -= 1
+            if not self._holders[page]:
+                self._free.append(page)
+
+    def copy_start(self, source: int, target: int, tokens: int) -> None:
+        """Copy what the first `tokens` places of a page hold to another page."""
+        self.keys[:, target, :, :, :tokens] = self.keys[:, source, :, :, :tokens]
+        self.values[:, target, :, :tokens] = self.values[:, source, :, :tokens]
+        if self.routes is not None:
+            self.routes[target, :tokens] = self.routes[source, :tokens]

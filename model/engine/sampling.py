@@ -1,0 +1,127 @@
+"""From logits to tokens: penalties, bias and masks, then temperature, top-k and top-p.
+
+Every row is sampled from its own numbers alone, so a token does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ...kernels.sampling import sample
+from .request import EngineError, Token
+from .sequence import Running
+
+
+def draw(
+    sequences: Sequence[Running], logits: torch.Tensor, version: int
+) -> list[Token | EngineError]:
+    """The next token of each sequence, or why it has none.
+
+    Args:
+        logits: [sequences, vocab] in fp32.
+        version: of the weights, for the tokens.
+    """
+    outcomes: list[Token | EngineError] = [_DAMAGED] * len(sequences)
+    # A sum is finite only if all its parts are; it cannot overflow for logits of any use.
+    rows = logits.sum(-1).isfinite().tolist()
+    shaped = logits
+    if any(sequence.request.shapes_logits for sequence in sequences):
+        shaped = logits.clone()
+    ready = []
+    for row, sequence in enumerate(sequences):
+        if not rows[row]:
+            continue
+        try:
+            if sequence.request.shapes_logits:
+                _shape(sequence, shaped[row])
+            ready.append(row)
+        except Exception as error:  # a mask is the caller's code and fails its request alone
+            outcomes[row] = EngineError(f"the request's logit mask or bias failed: {error!r}")
+    if ready:
+        tokens = _sample([sequences[row] for row in ready], logits[ready], shaped[ready], version)
+        for row, token in zip(ready, tokens, strict=True):
+            outcomes[row] = token
+    return outcomes
+
+
+_DAMAGED = EngineError("expected finite logits, got NaN or infinity; the weights are damaged")
+
+
+def _shape(sequence: Running, logits: torch.Tensor) -> None:
+    """Apply what the request says to its row [vocab], in place."""
+    request, completion = sequence.request, sequence.completion
+    if request.repetition_penalty != 1:
+        seen = torch.tensor(sorted(set(sequence.token_ids)), device=logits.device)
+        scores = logits[seen]
+        factor = request.repetition_penalty
+        logits[seen] = torch.where(scores > 0, scores / factor, scores * factor)
+    if completion and (request.frequency_penalty or request.presence_penalty):
+        ids = torch.tensor(completion, device=logits.device)
+        counts = torch.bincount(ids, minlength=len(logits))
+        logits -= request.frequency_penalty * counts + request.presence_penalty * (counts > 0)
+    for token_id, bias in request.logit_bias.items():
+        logits[token_id] += bias
+    if request.mask is not None and (allowed := request.mask(completion)) is not None:
+        logits.masked_fill_(~allowed.to(logits.device), float("-inf"))
+    if logits.max() == float("-inf"):
+        raise ValueError("expected at least one allowed token, got none")
+
+
+def _sample(
+    sequences: Sequence[Running], logits: torch.Tensor, shaped: torch.Tensor, version: int
+) -> list[Token]:
+    requests = [sequence.request for sequence in sequences]
+    heat = torch.tensor([request.temperature or 1.0 for request in requests])
+    scores = (logits.cpu() / heat[:, None]).log_softmax(-1)  # before all that shapes
+    picked = torch.empty(len(requests), dtype=torch.int64)
+    uniform = torch.tensor([sequence.rng.random() for sequence in sequences])
+    ways: dict[str, list[int]] = {}
+    for row, request in enumerate(requests):
+        ways.setdefault(_way(request.temperature, request.top_k, request.top_p), []).append(row)
+    for way, rows in ways.items():
+        wanted = shaped[rows].cpu()
+        if way == "likeliest":
+            picked[rows] = wanted.argmax(-1)
+        elif way == "any":
+            picked[rows] = _inverse(wanted / heat[rows, None], uniform[rows])
+        else:
+            picked[rows] = sample(
+                wanted,
+                torch.tensor([requests[row].temperature for row in rows]),
+                torch.tensor([requests[row].top_k for row in rows]),
+                torch.tensor([requests[row].top_p for row in rows]),
+                uniform[rows],
+            )[0]
+    logprobs = scores.gather(1, picked[:, None]).squeeze(1).tolist()
+    tops = _tops(scores, [request.top_logprobs for request in requests])
+    return [
+        Token(token_id=token_id, logprob=logprob, version=version, top=top)
+        for token_id, logprob, top in zip(picked.tolist(), logprobs, tops, strict=True)
+    ]
+
+
+def _way(temperature: float, top_k: int, top_p: float) -> str:
+    if temperature == 0:
+        return "likeliest"
+    return "any" if top_k == 0 and top_p == 1 else "truncated"
+
+
+def _inverse(scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Where the running sum of the probabilities [B, V] passes `uniform` [B]; needs no sorting."""
+    reached = scores.softmax(-1, dtype=torch.float64).cumsum(-1)
+    wanted = uniform.to(torch.float64)[:, None] * reached[:, -1:]
+    return (
+        torch.searchsorted(reached, wanted, right=True).squeeze(1).clamp_(max=scores.shape[1] - 1)
+    )
+
+
+def _tops(scores: torch.Tensor, wanted: Sequence[int]) -> list[tuple[tuple[int, float], ...]]:
+    if not any(wanted):
+        return [()] * len(wanted)
+    values, ids = scores.topk(min(max(wanted), scores.shape[1]), dim=-1)
+    return [
+        tuple(zip(row_ids[:n], row_values[:n], strict=True))
+        for row_ids, row_values, n in zip(ids.tolist(), values.tolist(), wanted, strict=True)
+    ]

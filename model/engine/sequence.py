@@ -1,0 +1,63 @@
+"""One request on its way through the engine."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from .request import FinishReason, GenRequest, GenResult, Token
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Running:
+    """A request, what was sampled for it, and the pages with its keys and values."""
+
+    request: GenRequest
+    future: Future[GenResult]
+    on_token: Callable[[Token], None] | None
+    rng: random.Random
+    tokens: list[Token] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    """Prompt and completion."""
+    pages: list[int] = field(default_factory=list)
+    held: int = 0
+    """For how many of `token_ids` the pages hold keys and values."""
+    cached: int | None = None
+    """None = not admitted yet."""
+    epoch: int = 0
+    """Which weights all its keys come from; -1 = from several."""
+
+    @property
+    def pending(self) -> int:
+        """How many tokens are to be fed before the next can be sampled."""
+        return len(self.token_ids) - self.held
+
+    @property
+    def completion(self) -> Sequence[int]:
+        """The sampled ids."""
+        return self.token_ids[len(self.request.prompt_ids) :]
+
+    def add(self, token: Token) -> None:
+        """Take a sampled token and tell who listens."""
+        self.tokens.append(token)
+        self.token_ids.append(token.token_id)
+        if self.on_token is not None:
+            self.on_token(token)
+
+    def finish_reason(self, context: int) -> FinishReason | None:
+        """Why the completion ends after its last token; None = it goes on."""
+        if self.tokens[-1].token_id in self.request.stop_ids:
+            return "stop"
+        full = len(self.tokens) == self.request.max_tokens or len(self.token_ids) == context
+        return "length" if full else None
+
+    def settle(self, outcome: GenResult | BaseException) -> None:
+        """Resolve the future, unless it was cancelled meanwhile."""
+        with suppress(InvalidStateError):
+            if isinstance(outcome, BaseException):
+                self.future.set_exception(outcome)
+            else:
+                self.future.set_result(outcome)

@@ -1,0 +1,102 @@
+"""Answers as OpenAI's clients read them, whole and in chunks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from ..engine import Token
+from ..messages import ToolCall
+from ..tokenizer import Tokenizer
+from .answer import Piece
+
+
+class ChatShape:
+    """Chat completions."""
+
+    whole, chunk, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
+
+    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool, token_ids: bool) -> None:
+        self._tokenizer = tokenizer
+        self._logprobs = logprobs
+        self._token_ids = token_ids
+
+    def choice(self, index: int, pieces: Sequence[Piece], *, streamed: bool) -> dict[str, Any]:
+        """Some pieces of a choice, or all of it."""
+        text = "".join(piece.text for piece in pieces)
+        thinking = "".join(piece.reasoning for piece in pieces)
+        tokens = [token for piece in pieces for token in piece.tokens]
+        message: dict[str, Any] = {"role": "assistant"}
+        if text or not streamed:
+            message["content"] = text
+        if thinking:
+            message["reasoning_content"] = thinking
+        if calls := [call for piece in pieces for call in piece.calls]:
+            message["tool_calls"] = [_call(at, call, streamed) for at, call in enumerate(calls)]
+        last = pieces[-1]
+        choice: dict[str, Any] = {
+            "index": index,
+            "delta" if streamed else "message": message,
+            "finish_reason": last.finish,
+            "logprobs": None,
+        }
+        if self._logprobs:
+            choice["logprobs"] = {"content": [self._logprob(token) for token in tokens]}
+        if self._token_ids:
+            choice["token_ids"] = [token.token_id for token in tokens]
+        if last.format_error:
+            choice["format_error"] = last.format_error
+        return choice
+
+    def _logprob(self, token: Token) -> dict[str, Any]:
+        return self._scored(token.token_id, token.logprob) | {
+            "top_logprobs": [self._scored(*each) for each in token.top]
+        }
+
+    def _scored(self, token_id: int, logprob: float) -> dict[str, Any]:
+        text = self._tokenizer.decode([token_id])
+        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+
+class TextShape:
+    """Completions of a text."""
+
+    whole, chunk, prefix = "text_completion", "text_completion", "cmpl"
+
+    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool, token_ids: bool) -> None:
+        self._tokenizer = tokenizer
+        self._logprobs = logprobs
+        self._token_ids = token_ids
+
+    def choice(self, index: int, pieces: Sequence[Piece], *, streamed: bool) -> dict[str, Any]:
+        """Some pieces of a choice, or all of it; chunks look like the whole."""
+        tokens = [token for piece in pieces for token in piece.tokens]
+        choice: dict[str, Any] = {
+            "index": index,
+            "text": "".join(piece.text for piece in pieces),
+            "finish_reason": pieces[-1].finish,
+            "logprobs": self._scores(tokens) if self._logprobs else None,
+        }
+        if self._token_ids:
+            choice["token_ids"] = [token.token_id for token in tokens]
+        return choice
+
+    def _scores(self, tokens: Sequence[Token]) -> dict[str, Any]:
+        texts = [self._tokenizer.decode([token.token_id]) for token in tokens]
+        return {
+            "tokens": texts,
+            "token_logprobs": [token.logprob for token in tokens],
+            "top_logprobs": [
+                {self._tokenizer.decode([token_id]): logprob for token_id, logprob in token.top}
+                for token in tokens
+            ],
+            "text_offset": [sum(map(len, texts[:at])) for at in range(len(texts))],
+        }
+
+
+def _call(index: int, call: ToolCall, streamed: bool) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)}
+    shaped = {"id": f"call_{uuid4().hex[:24]}", "type": "function", "function": function}
+    return {"index": index, **shaped} if streamed else shaped

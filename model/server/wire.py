@@ -1,0 +1,154 @@
+"""What clients may send: OpenAI's completions and chat completions, and our extensions.
+
+Extensions: `top_k`, `repetition_penalty`, `return_token_ids`; `token_ids` and `reasoning_content`
+in assistant messages. Fields that change nothing here are ignored; images and audio are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from ..messages import Message, Role, ToolCall, ToolSpec
+
+MAX_CHOICES = 128
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+
+
+class Sampling(BaseModel):
+    """What both kinds of request share."""
+
+    model: str = ""
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
+    frequency_penalty: Penalty = 0.0
+    presence_penalty: Penalty = 0.0
+    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    seed: int | None = None
+    """None = another one for each request."""
+    stop: str | list[str] | None = None
+    stream: bool = False
+    stream_options: dict[str, Any] | None = None
+    user: str = ""
+    """Users take turns when many wait."""
+    return_token_ids: bool = False
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The texts that end an answer."""
+        texts = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(text for text in texts if text)
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the stream ends with a chunk of counts."""
+        return bool((self.stream_options or {}).get("include_usage"))
+
+
+class CompletionRequest(Sampling):
+    """`POST /v1/completions`."""
+
+    prompt: str | list[int]
+    """Text or token ids."""
+    max_tokens: Annotated[int, Field(ge=1)] = 16
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    echo: Literal[False] = False
+
+
+class _Function(BaseModel):
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+
+
+class _Tool(BaseModel):
+    type: Literal["function"] = "function"
+    function: _Function
+
+
+class _CalledFunction(BaseModel):
+    name: str
+    arguments: str = "{}"
+
+
+class _Call(BaseModel):
+    function: _CalledFunction
+
+
+class _TextPart(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class _Message(BaseModel):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[_TextPart] | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_Call] | None = None
+    token_ids: list[int] | None = None
+
+
+class ChatRequest(Sampling):
+    """`POST /v1/chat/completions`."""
+
+    messages: Annotated[list[_Message], Field(min_length=1)]
+    tools: list[_Tool] | None = None
+    tool_choice: Literal["auto", "none"] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    """None = as many as the context has room for."""
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
+
+    @property
+    def offered(self) -> Sequence[ToolSpec]:
+        """The tools that the model may call."""
+        tools = [] if self.tool_choice == "none" else self.tools or []
+        return [
+            ToolSpec(
+                name=tool.function.name,
+                description=tool.function.description,
+                parameters=tool.function.parameters,
+            )
+            for tool in tools
+        ]
+
+    def conversation(self) -> list[Message]:
+        """The messages as the model layer knows them.
+
+        Raises:
+            ValueError: the arguments of an earlier call are no JSON object.
+        """
+        return [_message(message) for message in self.messages]
+
+
+def _message(message: _Message) -> Message:
+    content = message.content or ""
+    role: Role = "system" if message.role == "developer" else message.role
+    return Message(
+        role=role,
+        content=content if isinstance(content, str) else "".join(part.text for part in content),
+        reasoning=message.reasoning_content or "",
+        tool_calls=tuple(_call(call.function) for call in message.tool_calls or ()),
+        token_ids=None if message.token_ids is None else tuple(message.token_ids),
+    )
+
+
+def _call(function: _CalledFunction) -> ToolCall:
+    try:
+        arguments = json.loads(function.arguments or "{}")
+    except ValueError as error:
+        raise ValueError(
+            f"expected JSON in the arguments of an earlier call of {function.name}, got {error}"
+        ) from error
+    if not isinstance(arguments, dict):
+        raise ValueError(
+            f"expected a JSON object in the arguments of {function.name}, got {function.arguments}"
+        )
+    return ToolCall(name=function.name, arguments=arguments)
