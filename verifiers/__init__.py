@@ -2,6 +2,7 @@
 
 from .answer import AnswerVerifier
 from .base import Verifier
+from .integrity import flags_of, inspected
 from .test_suite import TestSuiteVerifier
 from .types import Check, Outcome, Verdict, VerifierSpec, judge
 from .workbook import WorkbookVerifier
@@ -29,6 +30,8 @@ __all__ = [
     "Verdict",
     "Verifier",
     "VerifierSpec",
+    "flags_of",
     "get_verifier",
+    "inspected",
     "judge",
 ]
