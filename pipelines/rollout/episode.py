@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from ...model import Message
 from ...verifiers import Check, Verdict, get_verifier, inspected
+from ...verifiers.reward import OUTCOME, Step, process_parts
 from ...workspaces import (
     Artifact,
     DiskFull,
@@ -221,7 +222,7 @@ class _Episode:
             artifact=self.artifact,
             verdict=self.verdict,
             reward=reward,
-            reward_parts={} if reward is None else {"outcome": reward},
+            reward_parts={} if reward is None else self._reward_parts(reward),
             timings=Timings(
                 setup_s=self.setup_s,
                 policy_s=sum(turn.policy_s for turn in turns),
@@ -231,10 +232,22 @@ class _Episode:
             provenance=task.provenance,
         )
 
+    def _reward_parts(self, outcome: float) -> dict[str, float]:
+        replies = [message for message in self.log.messages if message.role == "assistant"]
+        steps = [
+            Step(
+                text=f"{reply.reasoning} {reply.content}",
+                calls=tuple(f"{c.name} {json.dumps(dict(c.arguments))}" for c in reply.tool_calls),
+                format_error=turn.format_error is not None,
+            )
+            for reply, turn in zip(replies, self.log.turns, strict=True)
+        ]
+        return {OUTCOME: outcome} | process_parts(steps, instruction=self.task.instruction)
+
     def _reward(self) -> float | None:
         if self.status not in SCORED or self.verdict is None:
             return None
-        return 1.0 if self.verdict.outcome == "pass" else 0.0
+        return reward_of(self.verdict)
 
 
 def calls_of(messages: Sequence[Message]) -> list[str]:
@@ -254,6 +267,11 @@ def _inspected(verdict: Verdict, task: Task, artifact: Artifact, calls: Sequence
         hidden=task.hidden,
         calls=calls,
     )
+
+
+def reward_of(verdict: Verdict) -> float:
+    """The outcome's part of the reward."""
+    return 1.0 if verdict.outcome == "pass" else 0.0
 
 
 def _refused(refusal: WorkspaceError) -> Verdict:
