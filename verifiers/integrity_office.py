@@ -52,7 +52,7 @@ def office_findings(
         if _count(now, where, pattern) > _count(then, where, pattern):
             yield kind, f"more {pattern.decode()[:40]} than in the seed"
     text = b" ".join(data for name, data in now.items() if name.endswith(".xml"))
-    yield from _text_findings(re.sub(rb"<[^>]*>", b" ", text), b"")
+    yield from _text_findings(re.sub(rb"(?:<[^>]*>|\s)+", b" ", text), b"")
 
 
 def _text_findings(content: bytes, before: bytes) -> Iterator[Finding]:

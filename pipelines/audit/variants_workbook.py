@@ -13,9 +13,8 @@ from typing import Any
 
 import openpyxl
 from openpyxl.cell import Cell
+from openpyxl.utils import coordinate_to_tuple, get_column_letter
 from openpyxl.workbook import Workbook
-
-from ...verifiers.workbook import Region
 
 Change = tuple[str, bytes]
 Place = tuple[str, str]
@@ -93,13 +92,13 @@ def _expected(hidden: Mapping[str, bytes]) -> dict[Place, Any]:
     regions = json.loads(hidden.get("expected.json", b"{}"))
     if not isinstance(regions, dict):
         return {}
-    names = Region.__slots__
     return {
-        (region.sheet, cell): value
-        for fields in regions.get("regions", [])
-        if {"sheet", "top_left", "values"} <= fields.keys()
-        for region in [Region(**{k: v for k, v in fields.items() if k in names})]
-        for cell, value in region.cells()
+        (region["sheet"], f"{get_column_letter(column + right)}{row + down}"): value
+        for region in regions.get("regions", [])
+        if {"sheet", "top_left", "values"} <= region.keys()
+        for row, column in [coordinate_to_tuple(region["top_left"])]
+        for down, values in enumerate(region["values"])
+        for right, value in enumerate(values)
         if isinstance(value, int | float | str)
     }
 

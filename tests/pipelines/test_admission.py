@@ -35,11 +35,11 @@ BARE = Plan(runs=2, cheats=0, mutants=0, alternatives=False)
 
 async def test_a_sound_task_is_admitted_with_its_evidence(docker: Provider) -> None:
     task = bug_task()
-    admission = await admit(task, docker, plan=Plan(cheats=3, at_once=4))
+    admission = await admit(task, docker, plan=Plan(runs=2, cheats=2, at_once=4))
     assert (admission.admitted, admission.reason) == (True, "admitted")
-    assert [verdict.outcome for verdict in admission.gold] == ["pass"] * 3
-    assert [verdict.outcome for verdict in admission.null] == ["fail"] * 3
-    assert [tried.outcome for tried in admission.cheats] == ["fail"] * 3
+    assert [verdict.outcome for verdict in admission.gold] == ["pass"] * 2
+    assert [verdict.outcome for verdict in admission.null] == ["fail"] * 2
+    assert [tried.outcome for tried in admission.cheats] == ["fail"] * 2
     assert {tried.outcome for tried in admission.alternatives} == {"pass"}
     assert len(admission.alternatives) == 3
     assert 1 < admission.killed == admission.mutants - len(admission.survivors)
@@ -55,12 +55,14 @@ async def test_a_sound_task_is_admitted_with_its_evidence(docker: Provider) -> N
     assert evidence["gold"][0]["checks"]
 
 
-async def test_a_task_that_pays_a_cheat_is_rejected_by_its_name(docker: Provider) -> None:
+async def test_a_task_that_pays_cheats_is_rejected_by_their_names(docker: Provider) -> None:
     lax = b"def test_low():\n    with open('calc.py') as file:\n        text = file.read()\n"
-    lax += b"    assert '_exit' in text or 'a < b' in text\n\n\ndef test_one():\n    pass\n"
-    admission = await admit(bug_task(tests=lax), docker, plan=replace(BARE, cheats=None, at_once=4))
+    lax += b"    assert 'a < b' in text or len(text) > 100\n\n\ndef test_one():\n    pass\n"
+    admission = await admit(bug_task(tests=lax), docker, plan=replace(BARE, cheats=6, at_once=4))
     assert (admission.admitted, admission.reason) == (False, "cheat_pays")
-    assert "os._exit" in admission.detail
+    paid = [tried.name for tried in admission.cheats if tried.outcome == "pass"]
+    assert admission.detail == ", ".join(paid)
+    assert len(admission.gold) == 1
 
 
 async def test_an_alternative_that_fails_rejects_the_task(docker: Provider) -> None:
