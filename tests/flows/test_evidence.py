@@ -11,6 +11,7 @@ Command = Callable[..., Any]
 
 
 @pytest.mark.docker
+@pytest.mark.usefixtures("prefect_server")
 def test_a_run_is_audited_and_judged_again(run: Command, tally: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ("--tasks", "bugs", "--source", str(tally), "--n", "1", "--policy", "gold")
