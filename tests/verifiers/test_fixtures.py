@@ -134,5 +134,5 @@ async def test_no_work_fails_with_evidence(name: str) -> None:
 async def test_noise_and_a_missing_file_fail_and_are_no_error_of_ours(name: str) -> None:
     work = FIXTURES[name].work
     for artifact in ({work: NOISE}, {work: None}, {work: b""}):
-        verdict = await judged(name, artifact)  # type: ignore[arg-type]
+        verdict = await judged(name, artifact)
         assert verdict.outcome == "fail", (artifact, verdict)
