@@ -65,14 +65,14 @@ class Recorder:
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
         """Time one test, trace the lines it runs, and stop when there is no use in going on."""
-        start_clocks(self.test_timeout_s)
+        start_clocks(1, self.test_timeout_s)
         self._current = self.numbers.setdefault(item.nodeid, len(self.numbers))
         started = time.process_time()
         if self.roots:
             sys.settrace(self._on_call)
         yield
         sys.settrace(None)
-        start_clocks(0)
+        start_clocks(0, 0.0)
         self.durations[item.nodeid] = round(time.process_time() - started, 4)
         failed = list(self.letters.values()).count("f")
         in_vain = bool(self.first) and not failed and self.first <= self.letters.keys()
@@ -113,8 +113,8 @@ class Recorder:
 class Clocks:
     """What happens when one test uses its time up: the run ends, or only the test does."""
 
-    def __init__(self, wall_per_cpu: float) -> None:
-        self.wall_per_cpu = wall_per_cpu
+    def __init__(self) -> None:
+        self.wall_s = 0.0  # 0 = the run ends
         self.rung = 0
 
     def ring(self, signum: int, frame: FrameType | None) -> None:
@@ -125,15 +125,15 @@ class Clocks:
         pytest.fail("it ran past its time limit", pytrace=False)
 
 
-def start_clocks(timeout_s: float) -> None:
-    """Give one test its processor time, and by the wall clock some more; 0 stops the clocks."""
-    signal.setitimer(signal.ITIMER_PROF, timeout_s, CLOCKS.wall_per_cpu and 1.0)
-    if CLOCKS.wall_per_cpu:
-        CLOCKS.rung = 0
-        signal.setitimer(signal.ITIMER_REAL, timeout_s * CLOCKS.wall_per_cpu, 1.0)
+def start_clocks(tests: int, cpu_s: float) -> None:
+    """Give so many tests their time; none stops the clocks."""
+    CLOCKS.rung = 0
+    signal.setitimer(signal.ITIMER_PROF, tests * cpu_s, 1.0 if CLOCKS.wall_s else 0.0)
+    if CLOCKS.wall_s:
+        signal.setitimer(signal.ITIMER_REAL, tests * CLOCKS.wall_s, 1.0)
 
 
-CLOCKS = Clocks(0.0)
+CLOCKS = Clocks()
 
 
 def _failure(item: pytest.Item, call: Any, report: pytest.TestReport) -> dict[str, Any]:
@@ -179,15 +179,15 @@ def main() -> None:
     sys.path.insert(0, str(Path.cwd()))
     write, leave, pid = os.write, os._exit, os.getpid()
     recorder = Recorder(request)
-    if request["slow_fails"]:
-        CLOCKS.wall_per_cpu = request["wall_per_cpu"]
+    CLOCKS.wall_s = request["test_wall_s"]
+    if CLOCKS.wall_s:
         signal.signal(signal.SIGPROF, CLOCKS.ring)
         signal.signal(signal.SIGALRM, CLOCKS.ring)
-    start_clocks(2 * request["test_timeout_s"])
+    start_clocks(2, request["test_timeout_s"])
     options = ["-q", "--tb=no", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     options += [f"--deselect={test}" for test in request["deselect"]]
     code = int(pytest.main([*options, *request["paths"]], plugins=[recorder]))
-    start_clocks(0)
+    start_clocks(0, 0.0)
     if os.getpid() != pid:
         leave(1)
     ids = request["tests"] if request["tests"] is not None else list(recorder.letters)

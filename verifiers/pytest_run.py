@@ -85,7 +85,7 @@ async def run_suite(
     first: Sequence[str] = (),
     max_failed: int | None = None,
     test_timeout_s: float = 0.0,
-    slow_fails: bool = False,
+    test_wall_s: float = 0.0,
     trace: Sequence[str] = (),
     durations: bool = False,
     max_messages: int = 8,
@@ -100,8 +100,8 @@ async def run_suite(
         first: tests to run before the others; when none of them fails the run ends there.
         max_failed: the run ends when more fail than that; None = no limit.
         test_timeout_s: processor seconds of each test, twice that for collection; 0 = no limit.
-        slow_fails: a test over its time fails and the run goes on; by the wall clock it gets
-            `WALL_PER_CPU` times as much. False = the run ends.
+        test_wall_s: seconds of each test by the wall clock; when it is given, a test over either
+            time fails and the run goes on. 0 = no limit, and a test over its time ends the run.
         trace: files or folders whose executed lines are recorded per test (some ten times slower).
         max_messages: of how many failed tests the message is kept.
 
@@ -119,8 +119,7 @@ async def run_suite(
         "first": list(first),
         "max_failed": max_failed,
         "test_timeout_s": test_timeout_s,
-        "slow_fails": slow_fails,
-        "wall_per_cpu": WALL_PER_CPU,
+        "test_wall_s": test_wall_s,
         "trace": list(trace),
         "durations": durations,
         "max_messages": max_messages,

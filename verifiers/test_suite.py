@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..workspaces import Workspace, WorkspaceError, pack_tree
-from .pytest_run import PYTHON, SuiteRun, run_suite
+from .pytest_run import PYTHON, WALL_PER_CPU, SuiteRun, run_suite
 from .types import Check, Verdict, VerifierSpec, judge
 
 INFRASTRUCTURE = (
@@ -101,7 +101,7 @@ class TestSuiteVerifier:
             tests=[*wanted, *canaries.expected],
             timeout_s=suite.timeout_s,
             test_timeout_s=min(suite.test_timeout_s, suite.timeout_s),
-            slow_fails=True,
+            test_wall_s=WALL_PER_CPU * suite.test_timeout_s,
         )
         if run.ending == "reported":
             checks = _checks(suite, run, canaries)

@@ -185,7 +185,7 @@ async def test_the_evidence_says_what_was_seen(provider: DockerProvider) -> None
     "slow", ["while True: pass", "__import__('time').sleep(600)"], ids=["busy", "asleep"]
 )
 async def test_a_test_over_its_time_fails_alone(provider: DockerProvider, slow: str) -> None:
-    judge = VerifierSpec(name=JUDGE.name, params={**JUDGE.params, "test_timeout_s": 1})
+    judge = VerifierSpec(name=JUDGE.name, params={**JUDGE.params, "test_timeout_s": 4})
     code = BROKEN.replace("    return a - b", f"    {slow}")
     checks = (await judged(provider, {"calc/__init__.py": code}, judge)).checks
     assert [check.outcome for check in checks] == ["fail", "fail", "pass"]
