@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..pipelines.admission import Admission, admit
+from ..pipelines.admission import QUICK, Admission, admit
 from ..pipelines.dataset.records import ProposalRecord, Stage
 from ..pipelines.dataset.store import Run
 from ..pipelines.family import Family, Proposal, Rejected
@@ -190,13 +190,15 @@ class _Maker:
             )
             return _Decision(record=record)
         build_s = time.monotonic() - began
-        admission = await admit(task, self._provider)
+        admission = await admit(task, self._provider, plan=QUICK)
+        task = admission.task
         gold_passed = any(verdict.outcome == "pass" for verdict in admission.gold)
         stage: Stage = "gold_valid" if gold_passed else "built"
         record = self._record(
             proposal,
             "admitted" if admission.admitted else stage,
             "" if admission.admitted else admission.reason,
+            admission.detail,
             task_id=task.task_id,
             build_s=build_s,
             admit_s=admission.wall_s,
@@ -225,7 +227,7 @@ class _Maker:
             fields = asdict(record) | {"stage": "gold_valid", "reason": "duplicate"}
             record, task = ProposalRecord(**fields), None
         if task is not None and decision.admission is not None:
-            self._run.save_task(task, asdict(decision.admission))
+            self._run.save_task(task, decision.admission.evidence())
         if self._known.get(record.key) != record:
             self._run.record_proposal(record)
         admitted = task is not None

@@ -4,6 +4,7 @@ from .answer import AnswerVerifier
 from .base import Verifier
 from .deck import DeckVerifier
 from .document import DocumentVerifier
+from .integrity import flags_of, inspected
 from .state import StateVerifier
 from .table import TableVerifier
 from .test_suite import TestSuiteVerifier
@@ -42,7 +43,9 @@ __all__ = [
     "Verdict",
     "Verifier",
     "VerifierSpec",
+    "flags_of",
     "get_verifier",
+    "inspected",
     "judge",
     "judge_edit",
 ]

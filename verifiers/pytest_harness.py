@@ -23,6 +23,8 @@ from typing import Any
 import pytest
 
 MESSAGE_CHARS = 600
+MAX_RINGS = 3
+"""A test that swallows its time limit so often ends the run."""
 OUTCOME_LETTERS = {"passed": "p", "failed": "f", "skipped": "s"}
 
 
@@ -35,6 +37,7 @@ class Recorder:
         self.max_failed: int | None = request["max_failed"]
         self.max_messages: int = request["max_messages"]
         self.test_timeout_s: float = request["test_timeout_s"]
+        self.counts = {"collected": -1, "failed": -1}
         self.roots = tuple(str(Path.cwd() / root) for root in request["trace"])
         self.letters: dict[str, str] = {}
         self.durations: dict[str, float] = {}
@@ -62,14 +65,14 @@ class Recorder:
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
         """Time one test, trace the lines it runs, and stop when there is no use in going on."""
-        signal.setitimer(signal.ITIMER_PROF, self.test_timeout_s)
+        start_clocks(1, self.test_timeout_s)
         self._current = self.numbers.setdefault(item.nodeid, len(self.numbers))
         started = time.process_time()
         if self.roots:
             sys.settrace(self._on_call)
         yield
         sys.settrace(None)
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        start_clocks(0, 0.0)
         self.durations[item.nodeid] = round(time.process_time() - started, 4)
         failed = list(self.letters.values()).count("f")
         in_vain = bool(self.first) and not failed and self.first <= self.letters.keys()
@@ -90,6 +93,10 @@ class Recorder:
         if letter == "f" and before != "f" and len(self.failures) < self.max_messages:
             self.failures.append(_failure(item, call, report))
 
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Keep pytest's own count, to be compared with the report and the exit code."""
+        self.counts = {"collected": session.testscollected, "failed": session.testsfailed}
+
     def _on_call(self, frame: FrameType, event: str, arg: Any) -> Any:
         code = frame.f_code
         if code not in self._inside:
@@ -101,6 +108,32 @@ class Recorder:
             lines = self.tests_of_line.setdefault(frame.f_code.co_filename, {})
             lines.setdefault(frame.f_lineno, set()).add(self._current)
         return self._on_line
+
+
+class Clocks:
+    """What happens when one test uses its time up: the run ends, or only the test does."""
+
+    def __init__(self) -> None:
+        self.wall_s = 0.0  # 0 = the run ends
+        self.rung = 0
+
+    def ring(self, signum: int, frame: FrameType | None) -> None:
+        """Fail the test that runs; one that goes on all the same ends the run."""
+        self.rung += 1
+        if self.rung >= MAX_RINGS:
+            signal.signal(signum, signal.SIG_DFL)
+        pytest.fail("it ran past its time limit", pytrace=False)
+
+
+def start_clocks(tests: int, cpu_s: float) -> None:
+    """Give so many tests their time; none stops the clocks."""
+    CLOCKS.rung = 0
+    signal.setitimer(signal.ITIMER_PROF, tests * cpu_s, 1.0 if CLOCKS.wall_s else 0.0)
+    if CLOCKS.wall_s:
+        signal.setitimer(signal.ITIMER_REAL, tests * CLOCKS.wall_s, 1.0)
+
+
+CLOCKS = Clocks()
 
 
 def _failure(item: pytest.Item, call: Any, report: pytest.TestReport) -> dict[str, Any]:
@@ -146,15 +179,21 @@ def main() -> None:
     sys.path.insert(0, str(Path.cwd()))
     write, leave, pid = os.write, os._exit, os.getpid()
     recorder = Recorder(request)
-    signal.setitimer(signal.ITIMER_PROF, 2 * request["test_timeout_s"])
+    CLOCKS.wall_s = request["test_wall_s"]
+    if CLOCKS.wall_s:
+        signal.signal(signal.SIGPROF, CLOCKS.ring)
+        signal.signal(signal.SIGALRM, CLOCKS.ring)
+    start_clocks(2, request["test_timeout_s"])
     options = ["-q", "--tb=no", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     options += [f"--deselect={test}" for test in request["deselect"]]
     code = int(pytest.main([*options, *request["paths"]], plugins=[recorder]))
+    start_clocks(0, 0.0)
     if os.getpid() != pid:
         leave(1)
     ids = request["tests"] if request["tests"] is not None else list(recorder.letters)
     report: dict[str, Any] = {
         "pytest_exit": code,
+        "counts": recorder.counts,
         "letters": "".join(recorder.letters.get(test, "m") for test in ids),
         "failures": recorder.failures,
         "uncollected": recorder.uncollected[:5],

@@ -56,6 +56,12 @@ class SuiteRun:
     detail: str
     """The tail of what was printed, for an ending other than `reported`; else empty."""
     outcomes: Mapping[str, TestOutcome] = field(default_factory=dict)
+    pytest_exit: int = -1
+    """What pytest returned; -1 = it never did."""
+    collected: int = -1
+    """How many tests pytest says it was to run; -1 = it did not say."""
+    failed: int = -1
+    """How many times it says something failed."""
     failures: tuple[Failure, ...] = ()
     uncollected: tuple[str, ...] = ()
     """Test files that could not be imported, with the reason."""
@@ -79,6 +85,7 @@ async def run_suite(
     first: Sequence[str] = (),
     max_failed: int | None = None,
     test_timeout_s: float = 0.0,
+    test_wall_s: float = 0.0,
     trace: Sequence[str] = (),
     durations: bool = False,
     max_messages: int = 8,
@@ -93,6 +100,8 @@ async def run_suite(
         first: tests to run before the others; when none of them fails the run ends there.
         max_failed: the run ends when more fail than that; None = no limit.
         test_timeout_s: processor seconds of each test, twice that for collection; 0 = no limit.
+        test_wall_s: seconds of each test by the wall clock; when it is given, a test over either
+            time fails and the run goes on. 0 = no limit, and a test over its time ends the run.
         trace: files or folders whose executed lines are recorded per test (some ten times slower).
         max_messages: of how many failed tests the message is kept.
 
@@ -110,6 +119,7 @@ async def run_suite(
         "first": list(first),
         "max_failed": max_failed,
         "test_timeout_s": test_timeout_s,
+        "test_wall_s": test_wall_s,
         "trace": list(trace),
         "durations": durations,
         "max_messages": max_messages,
@@ -155,6 +165,9 @@ def _parsed(report: dict[str, Any], tests: Sequence[str] | None) -> SuiteRun:
         outcomes={
             name: OUTCOMES[letter] for name, letter in zip(names, report["letters"], strict=True)
         },
+        pytest_exit=report["pytest_exit"],
+        collected=report["counts"]["collected"],
+        failed=report["counts"]["failed"],
         failures=tuple(Failure(**failure) for failure in report["failures"]),
         uncollected=tuple(report["uncollected"]),
         durations_s=dict(zip(names, durations, strict=False)),

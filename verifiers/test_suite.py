@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import random
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..workspaces import Workspace, WorkspaceError, pack_tree
-from .pytest_run import PYTHON, SuiteRun, run_suite
+from .pytest_run import PYTHON, WALL_PER_CPU, SuiteRun, run_suite
 from .types import Check, Verdict, VerifierSpec, judge
 
 INFRASTRUCTURE = (
@@ -24,6 +24,10 @@ INFRASTRUCTURE = (
     *("__pycache__", "*.pth", "*.pyc", "*.egg-info", "*.dist-info"),
 )
 """Names that can change what a test run means, wherever they lie."""
+CONTROL_S = 20.0
+"""Processor seconds of a control run, which holds the canaries alone."""
+MAX_BROKEN = 40
+"""Broken pass-to-pass tests that are named."""
 
 CLEAR = """
 import fnmatch, json, os, pathlib, shutil, sys
@@ -60,11 +64,13 @@ class _Suite:
     """Files and folders that belong to the tests: replaced whole by the hidden assets."""
     timeout_s: float
     """Processor seconds of the run, so that a busy machine does not change a verdict."""
+    test_timeout_s: float = 30.0
+    """Processor seconds of one test; it fails when it takes more, and the others still run."""
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> _Suite:
-        wanted = set(cls.__slots__)
-        if set(params) != wanted or not params["fail_to_pass"]:
+        wanted = {*cls.__slots__} - {"test_timeout_s"}
+        if {*params} - {"test_timeout_s"} != wanted or not params["fail_to_pass"]:
             raise ValueError(
                 f"test_suite needs {', '.join(sorted(wanted))} with at least one fail_to_pass, "
                 f"got {', '.join(sorted(params))}; make the task again"
@@ -77,7 +83,7 @@ class TestSuiteVerifier:
 
     __test__ = False
     name: ClassVar[str] = "test_suite"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     async def verify(
         self, workspace: Workspace, spec: VerifierSpec, hidden: Mapping[str, bytes]
@@ -94,8 +100,14 @@ class TestSuiteVerifier:
             paths=[*files, canaries.path],
             tests=[*wanted, *canaries.expected],
             timeout_s=suite.timeout_s,
+            test_timeout_s=min(suite.test_timeout_s, suite.timeout_s),
+            test_wall_s=WALL_PER_CPU * suite.test_timeout_s,
         )
-        return judge(_checks(suite, run, canaries), verifier=f"{self.name}@{self.version}")
+        if run.ending == "reported":
+            checks = _checks(suite, run, canaries)
+        else:
+            checks = (await _why_silent(workspace, run, canaries),)
+        return judge(checks, verifier=f"{self.name}@{self.version}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,10 +121,12 @@ class _Canaries:
     @classmethod
     def fresh(cls) -> _Canaries:
         module = f"test_{secrets.token_hex(6)}"
-        truths = [True, True, False, False]
-        random.SystemRandom().shuffle(truths)
+        functions, methods = ([True, False] for _ in range(2))
+        for truths in (functions, methods):
+            random.SystemRandom().shuffle(truths)
         lines, expected = ["import unittest", ""], {}
-        for index, truth in enumerate(truths):
+        ordered = [truth for pair in zip(functions, methods, strict=True) for truth in pair]
+        for index, truth in enumerate(ordered):
             name, left = f"test_{secrets.token_hex(6)}", secrets.token_hex(4)
             right = left if truth else secrets.token_hex(4)
             outcome = "passed" if truth else "failed"
@@ -138,18 +152,49 @@ async def _restore(workspace: Workspace, tests: Sequence[str], hidden: Mapping[s
     await workspace.put_tree(pack_tree(hidden))
 
 
-def _checks(suite: _Suite, run: SuiteRun, canaries: _Canaries) -> tuple[Check, ...]:
+async def _why_silent(workspace: Workspace, run: SuiteRun, canaries: _Canaries) -> Check:
+    """Whose doing it is that a run stated nothing: the canaries alone load no code of the agent."""
+    told = f"{run.ending}: {run.detail}"
     if run.ending == "no_pytest":
-        return (Check(name="run", outcome="unscored", evidence=run.detail),)
-    if run.ending != "reported":
-        return (Check(name="run", outcome="fail", evidence=f"{run.ending}: {run.detail}"),)
+        return Check(name="run", outcome="unscored", evidence=told)
+    alone = await run_suite(
+        workspace, paths=[canaries.path], tests=[*canaries.expected], timeout_s=CONTROL_S
+    )
+    if alone.outcomes != canaries.expected:
+        return Check(name="run", outcome="unscored", evidence=f"{told}; nor does a control run")
+    return Check(name="run", outcome="fail", evidence=told)
+
+
+def _checks(suite: _Suite, run: SuiteRun, canaries: _Canaries) -> tuple[Check, ...]:
     misstated = [t for t, outcome in canaries.expected.items() if run.outcomes[t] != outcome]
     if misstated:
         evidence = f"{len(misstated)} of {len(canaries.expected)} canary tests were misstated"
         return (Check(name="run", outcome="fail", evidence=evidence),)
+    disagreement = _disagreement(run, canaries)
+    if disagreement:
+        return (Check(name="run", outcome="fail", evidence=disagreement),)
     messages = {failure.test: failure.message for failure in run.failures}
     wanted = [_check(test, run, messages) for test in suite.fail_to_pass]
-    return (*wanted, _still_pass(suite.pass_to_pass, run, messages))
+    return (*wanted, *_still_pass(suite.pass_to_pass, run, messages))
+
+
+def _disagreement(run: SuiteRun, canaries: _Canaries) -> str:
+    """How exit code, count and report of a run that claims success differ; empty = they agree."""
+    if any(run.outcomes[test] != outcome for test, outcome in _best(run, canaries).items()):
+        return ""
+    failing = [*canaries.expected.values()].count("failed")
+    stated = (run.pytest_exit, run.collected, run.failed)
+    expected = (1, len(run.outcomes), failing)
+    if stated == expected:
+        return ""
+    return (
+        f"exit code, tests run and failures disagree with the report: expected {expected}, "
+        f"got {stated}"
+    )
+
+
+def _best(run: SuiteRun, canaries: _Canaries) -> dict[str, str]:
+    return dict.fromkeys(run.outcomes, "passed") | dict(canaries.expected)
 
 
 def _check(test: str, run: SuiteRun, messages: Mapping[str, str]) -> Check:
@@ -159,10 +204,12 @@ def _check(test: str, run: SuiteRun, messages: Mapping[str, str]) -> Check:
     return Check(name=test, outcome="fail", evidence=f"{run.outcomes[test]}: {told}"[:300])
 
 
-def _still_pass(tests: Sequence[str], run: SuiteRun, messages: Mapping[str, str]) -> Check:
+def _still_pass(
+    tests: Sequence[str], run: SuiteRun, messages: Mapping[str, str]
+) -> Iterator[Check]:
+    """One check for all, and one more for each of the first that broke."""
     broken = [test for test in tests if run.outcomes[test] != "passed"]
     evidence = f"{len(tests) - len(broken)} of {len(tests)} pass"
-    if broken:
-        first = _check(broken[0], run, messages)
-        evidence = f"{evidence}; {first.name}: {first.evidence}"
-    return Check(name="pass_to_pass", outcome="fail" if broken else "pass", evidence=evidence[:500])
+    yield Check(name="pass_to_pass", outcome="fail" if broken else "pass", evidence=evidence)
+    for test in broken[:MAX_BROKEN]:
+        yield _check(test, run, messages)

@@ -79,3 +79,49 @@ def _exported(summary: ExportSummary) -> str:
     splits = ", ".join(f"{split} {rows}" for split, rows in summary.splits.items())
     left_out = f"{summary.dropped} left out, {summary.repeated} repeated"
     return f"{summary.to}: {splits} rows ({left_out})"
+
+
+def reverify(
+    run: Annotated[Path, typer.Argument(help="A run directory; it is not changed.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Also write a run with the new verdicts.")
+    ] = None,
+    workspace: Annotated[str, typer.Option(help="auto, docker or bwrap.")] = "auto",
+    json: Json = False,
+) -> None:
+    """Score the stored artifacts of a run again, without any policy, and print what changed.
+
+    Example: `rollmill reverify runs/demo --out runs/demo-2`
+    """
+    import asyncio
+    import os
+
+    from ...pipelines import reverify as again
+    from ...pipelines.dataset.store import read_tasks
+    from ...workspaces import open_provider
+    from ..progress import current, shown
+    from .running import heard
+
+    async def judged() -> list[again.Change]:
+        provider = open_provider(workspace)
+        try:
+            await provider.prepare(sorted({t.workspace.image for t in read_tasks(run).values()}))
+            found = []
+            async for change in again.reverify(run, provider, at_once=2 * (os.cpu_count() or 1)):
+                found.append(change)
+                current().count("reverify", change.now.outcome)
+            return found
+        finally:
+            await provider.close()
+
+    with shown(quiet=json), heard():
+        current().begin("reverify", 0)
+        changes = asyncio.run(judged())
+    if out is not None:
+        again.save_reverified(changes, run, out)
+    differing = [str(change) for change in changes if change.differs]
+    counts = again.summary(changes)
+    told = ", ".join(f"{turn}: {n}" for turn, n in counts.items())
+    text = "\n".join([*differing, f"{len(differing)} of {len(changes)} verdicts changed ({told})"])
+    result = {"episodes": len(changes), "outcomes": counts, "changed": differing}
+    show(result, as_json=json, text=text)

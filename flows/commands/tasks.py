@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .generate import generate_config
 from .running import ConfigFile, Json, heard, show
+
+if TYPE_CHECKING:
+    from ...pipelines.admission import Admission
 
 app = typer.Typer(help="Make, audit and show tasks.", no_args_is_help=True)
 Folders = Annotated[
@@ -64,27 +68,35 @@ def make(
 @app.command()
 def audit(
     folders: Folders,
+    runs: Annotated[int, typer.Option(min=1, help="Of the gold solution, and of nothing.")] = 3,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only what `generate` tries: a part of the battery.")
+    ] = False,
     workspace: Annotated[str, typer.Option(help="auto, docker or bwrap.")] = "auto",
     json: Json = False,
 ) -> None:
-    """Run the admission gate again: gold passes twice, doing nothing fails. Exit 1 if one does not.
+    """Run the whole admission gate and keep the evidence in each folder. Exit 1 if a task fails.
 
     Example: `rollmill tasks audit runs/demo`
     """
-    from ...pipelines.admission import Admission, admit
-    from ...pipelines.taskfolder import load_task
+    from dataclasses import replace
+
+    from ...pipelines.admission import FULL, QUICK, admit
+    from ...pipelines.taskfolder import load_task, save_task
     from ...workspaces import open_provider
     from ..progress import current, shown
 
-    tasks = [load_task(folder) for folder in _task_folders(folders)]
+    plan = QUICK if quick else replace(FULL, runs=runs, at_once=2 * (os.cpu_count() or 1))
+    tasks = {folder: load_task(folder) for folder in _task_folders(folders)}
 
     async def audited() -> list[Admission]:
         provider = open_provider(workspace)
         try:
-            await provider.prepare(sorted({task.workspace.image for task in tasks}))
+            await provider.prepare(sorted({task.workspace.image for task in tasks.values()}))
             found = []
-            for task in tasks:
-                found.append(await admit(task, provider))
+            for folder, task in tasks.items():
+                found.append(await admit(task, provider, plan=plan))
+                save_task(task, folder, admission=found[-1].evidence())
                 current().count("audit", found[-1].reason)
             return found
         finally:
@@ -93,11 +105,36 @@ def audit(
     with shown(quiet=json), heard():
         current().begin("audit", len(tasks))
         admissions = asyncio.run(audited())
-    result = {"tasks": {one.task_id: one.reason for one in admissions}}
-    lines = (f"{one.task_id}  {one.reason}  {one.wall_s:.1f} s" for one in admissions)
+    audits = {folder.name: _audit_facts(one) for folder, one in zip(tasks, admissions, strict=True)}
+    result = {"tasks": {name: facts["reason"] for name, facts in audits.items()}, "audits": audits}
+    lines = (f"{name}  {_audit_line(facts)}" for name, facts in audits.items())
     show(result, as_json=json, text="\n".join(lines))
-    if not all(one.admitted for one in admissions):
+    if not all(one.admitted and not one.dropped for one in admissions):
         raise typer.Exit(1)
+
+
+def _audit_facts(one: Admission) -> dict[str, Any]:
+    return {
+        "reason": one.reason,
+        "detail": one.detail,
+        "verifier_strength": one.verifier_strength,
+        "mutants": one.mutants,
+        "survivors": list(one.survivors),
+        "cheats": len(one.cheats),
+        "dropped": list(one.dropped),
+        "wall_s": one.wall_s,
+        "bytes": one.task_bytes,
+    }
+
+
+def _audit_line(facts: dict[str, Any]) -> str:
+    strength = facts["verifier_strength"]
+    told = "no mutants" if strength is None else f"strength {strength:.2f} of {facts['mutants']}"
+    line = f"{facts['reason']}  {told}, {facts['cheats']} cheats, {facts['wall_s']:.1f} s"
+    more = [f"  why: {facts['detail']}"] if facts["detail"] else []
+    more += [f"  flaky, to be dropped: {name}" for name in facts["dropped"]]
+    more += [f"  survives: {label}" for label in facts["survivors"]]
+    return "\n".join([line, *more])
 
 
 @app.command("show")

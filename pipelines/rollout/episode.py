@@ -10,12 +10,14 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...verifiers import Check, Verdict, get_verifier
+from ...model import Message
+from ...verifiers import Check, Verdict, get_verifier, inspected
+from ...verifiers.reward import OUTCOME, Step, process_parts
 from ...workspaces import (
     Artifact,
     DiskFull,
@@ -25,6 +27,7 @@ from ...workspaces import (
     collect,
     lay,
     opened,
+    unpack_tree,
 )
 from ..task import Task
 from ..trajectory import SCORED, Status, Timings, Trajectory
@@ -137,12 +140,22 @@ async def attempt_episode(
     return tries
 
 
-async def verify(task: Task, artifact: Artifact, provider: Provider) -> Verdict:
+async def verify(
+    task: Task, artifact: Artifact, provider: Provider, *, calls: Sequence[str] = ()
+) -> Verdict:
     """Judge an artifact in a fresh workspace that its maker never touched.
+
+    Args:
+        calls: what its maker ran and wrote, one text a tool call; reward hacks are named in it.
 
     Raises:
         WorkspaceError: the workspace failed; nothing is known about the artifact.
     """
+    verdict = await _judged(task, artifact, provider)
+    return _inspected(verdict, task, artifact, calls)
+
+
+async def _judged(task: Task, artifact: Artifact, provider: Provider) -> Verdict:
     async with opened(provider, task.workspace, fresh=True) as workspace:
         try:
             await lay(workspace, artifact)
@@ -181,7 +194,9 @@ class _Episode:
                 try:
                     self.artifact = await collect(workspace, self.task.artifacts)
                 except FileRefused as refusal:  # a planted link, too many bytes: the agent's doing
-                    self.verdict = _refused(refusal)
+                    self.verdict = _inspected(
+                        _refused(refusal), self.task, self.artifact, calls_of(self.log.messages)
+                    )
                 self.status = status
         except PolicyError as error:
             self.status, self.error = "policy_error", _one_line("policy", error)
@@ -193,7 +208,8 @@ class _Episode:
         acted, began = self.status, time.monotonic()
         for _ in range(VERIFY_TRIES):
             try:
-                self.verdict = await verify(self.task, self.artifact, self.provider)
+                calls = calls_of(self.log.messages)
+                self.verdict = await verify(self.task, self.artifact, self.provider, calls=calls)
             except WorkspaceError as error:
                 self.verdict = None
                 self.status, self.error = "verifier_error", _one_line("verifier", error)
@@ -227,7 +243,7 @@ class _Episode:
             artifact=self.artifact,
             verdict=self.verdict,
             reward=reward,
-            reward_parts={} if reward is None else {"outcome": reward},
+            reward_parts={} if reward is None else self._reward_parts(reward),
             timings=Timings(
                 setup_s=self.setup_s,
                 policy_s=sum(turn.policy_s for turn in turns),
@@ -237,10 +253,46 @@ class _Episode:
             provenance=task.provenance,
         )
 
+    def _reward_parts(self, outcome: float) -> dict[str, float]:
+        replies = [message for message in self.log.messages if message.role == "assistant"]
+        steps = [
+            Step(
+                text=f"{reply.reasoning} {reply.content}",
+                calls=tuple(f"{c.name} {json.dumps(dict(c.arguments))}" for c in reply.tool_calls),
+                format_error=turn.format_error is not None,
+            )
+            for reply, turn in zip(replies, self.log.turns, strict=True)
+        ]
+        return {OUTCOME: outcome} | process_parts(steps, instruction=self.task.instruction)
+
     def _reward(self) -> float | None:
         if self.status not in SCORED or self.verdict is None:
             return None
-        return 1.0 if self.verdict.outcome == "pass" else 0.0
+        return reward_of(self.verdict)
+
+
+def calls_of(messages: Sequence[Message]) -> list[str]:
+    """What an agent ran and wrote, one text a tool call."""
+    return [
+        "\n".join(str(value) for value in call.arguments.values())
+        for message in messages
+        for call in message.tool_calls
+    ]
+
+
+def _inspected(verdict: Verdict, task: Task, artifact: Artifact, calls: Sequence[str]) -> Verdict:
+    return inspected(
+        verdict,
+        seed=unpack_tree(task.workspace.seed),
+        files=artifact.files,
+        hidden=task.hidden,
+        calls=calls,
+    )
+
+
+def reward_of(verdict: Verdict) -> float:
+    """The outcome's part of the reward."""
+    return 1.0 if verdict.outcome == "pass" else 0.0
 
 
 def _refused(refusal: WorkspaceError) -> Verdict:

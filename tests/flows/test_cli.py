@@ -25,6 +25,7 @@ COMMANDS = (
     ("train", "bundled"),
     ("report",),
     ("export",),
+    ("reverify",),
     ("deploy",),
     ("doctor",),
     ("clean",),

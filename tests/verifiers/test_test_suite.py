@@ -100,11 +100,10 @@ CHEATS: dict[str, dict[str, str]] = {
         "def forged(item, call):\n    call.excinfo = None\n    return make(item, call)\n"
         "TestReport.from_item_and_call = staticmethod(forged)\n"
     },
-    "equal to everything": {
+    "asserts that never fail": {
         "calc/__init__.py": f"import unittest\n{BROKEN}\n"
         "unittest.TestCase.assertEqual = lambda *a: None\n"
-        "class Any:\n    def __eq__(self, other): return True\n"
-        "def add(a, b):\n    return Any()\n"
+        "def add(a, b):\n    return 3\n"
     },
     "a report of its own": {
         "calc/__init__.py": f"import os\n{BROKEN}\n"
@@ -179,6 +178,65 @@ async def test_the_evidence_says_what_was_seen(provider: DockerProvider) -> None
     assert checks[0].evidence.startswith("failed: ")
     assert "assert -1 == 3" in checks[0].evidence
     assert checks[-1].evidence == "1 of 1 pass"
+
+
+@docker
+@pytest.mark.parametrize(
+    "slow", ["while True: pass", "__import__('time').sleep(600)"], ids=["busy", "asleep"]
+)
+async def test_a_test_over_its_time_fails_alone(provider: DockerProvider, slow: str) -> None:
+    judge = VerifierSpec(name=JUDGE.name, params={**JUDGE.params, "test_timeout_s": 4})
+    code = BROKEN.replace("    return a - b", f"    {slow}")
+    checks = (await judged(provider, {"calc/__init__.py": code}, judge)).checks
+    assert [check.outcome for check in checks] == ["fail", "fail", "pass"]
+    assert "time limit" in checks[0].evidence
+
+
+@docker
+async def test_each_broken_test_is_named(provider: DockerProvider) -> None:
+    code = FIXED.replace("return 1", "return 2")
+    checks = (await judged(provider, {"calc/__init__.py": code})).checks
+    names = [check.name for check in checks if check.outcome == "fail"]
+    assert names == ["pass_to_pass", "tests/test_calc.py::test_one"]
+
+
+@docker
+async def test_a_report_that_pytest_itself_contradicts_fails(provider: DockerProvider) -> None:
+    forged = (
+        "import gc\n"
+        "class Letters(dict):\n"
+        "    def get(self, test, other=None):\n"
+        "        return 'p' if 'test_calc' in test else super().get(test, other)\n"
+        "for each in gc.get_objects():\n"
+        "    if type(each).__name__ == 'Recorder': each.letters = Letters()\n"
+    )
+    verdict = await judged(provider, {"calc/__init__.py": forged + BROKEN})
+    assert verdict.outcome == "fail"
+    assert "disagree" in verdict.checks[0].evidence
+
+
+class NoReport:
+    """A workspace in which no run of pytest ever states anything, though pytest is there."""
+
+    def __init__(self, inner: Workspace) -> None:
+        self._inner = inner
+        self.spec = inner.spec
+        self.put, self.put_tree = inner.put, inner.put_tree
+
+    async def exec(self, argv: list[str], **options: object) -> ExecResult:
+        if "Runs pytest inside" in argv[-1]:
+            return ExecResult(exit_code=137, stdout="", stderr="", duration_s=0.0)
+        return await self._inner.exec(argv, **options)  # type: ignore[arg-type]
+
+
+@docker
+async def test_a_suite_that_does_not_run_whatever_the_code_is_unscored(
+    provider: DockerProvider,
+) -> None:
+    async with opened(provider, SPEC) as workspace:
+        verdict = await TestSuiteVerifier().verify(NoReport(workspace), JUDGE, HIDDEN)  # type: ignore[arg-type]
+    assert verdict.outcome == "unscored"
+    assert "control run" in verdict.checks[0].evidence
 
 
 class NoPytest:

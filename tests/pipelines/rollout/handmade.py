@@ -27,7 +27,10 @@ def bug_task(
     solution: tuple[Move, ...] | None = None,
     budget: Budget | None = None,
     fail_to_pass: tuple[str, ...] = ("test_calc.py::test_low",),
+    pass_to_pass: tuple[str, ...] = ("test_calc.py::test_one",),
     artifacts: tuple[str, ...] = ("calc.py",),
+    code: bytes = BROKEN,
+    tests: bytes = TESTS,
 ) -> Task:
     """The task, with its gold solution unless another is given."""
     gold = (
@@ -44,19 +47,19 @@ def bug_task(
         instruction="`low(a, b)` in calc.py must return the smaller number; a test fails.",
         workspace=WorkspaceSpec(
             image="python",
-            seed=pack_tree({"calc.py": BROKEN, "test_calc.py": TESTS}),
+            seed=pack_tree({"calc.py": code, "test_calc.py": tests}),
             env={"PYTHONDONTWRITEBYTECODE": "1"},
         ),
         verifier=VerifierSpec(
             name="test_suite",
             params={
                 "fail_to_pass": list(fail_to_pass),
-                "pass_to_pass": ["test_calc.py::test_one"],
+                "pass_to_pass": list(pass_to_pass),
                 "tests": ["test_calc.py"],
                 "timeout_s": 300.0,
             },
         ),
-        hidden={"test_calc.py": TESTS},
+        hidden={"test_calc.py": tests},
         artifacts=artifacts,
         solution=gold if solution is None else solution,
         provenance=Provenance(

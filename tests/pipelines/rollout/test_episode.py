@@ -221,8 +221,10 @@ async def test_an_artifact_that_may_not_leave_is_a_failed_piece_of_work(
     row = await episode(bug_task(), ScriptedPolicy([does(bash(trick)), SUBMIT]), docker)
     assert (row.status, row.outcome, row.reward, row.error) == ("submitted", "fail", 0.0, "")
     assert row.verdict is not None
-    assert [(check.name, check.outcome) for check in row.verdict.checks] == [("artifact", "fail")]
-    assert "calc.py" in row.verdict.checks[0].evidence
+    first, *notices = row.verdict.checks
+    assert (first.name, first.outcome) == ("artifact", "fail")
+    assert "calc.py" in first.evidence
+    assert "notice:refused_file" in [notice.name for notice in notices]
 
 
 async def test_a_file_where_a_folder_was_is_judged_not_an_error_of_ours(docker: Provider) -> None:

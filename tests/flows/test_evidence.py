@@ -1,0 +1,36 @@
+"""Tasks keep the evidence for them, which can be gathered again; verdicts can be given again."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Command = Callable[..., Any]
+
+
+@pytest.mark.docker
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_is_audited_and_judged_again(run: Command, tally: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ("--tasks", "bugs", "--source", str(tally), "--n", "1", "--policy", "gold")
+    assert run("generate", *words, "--out", str(out), "--json").code == 0
+    (folder,) = (out / "tasks").iterdir()
+    made = json.loads((folder / "admission.json").read_text())
+    assert made["reason"] == "admitted"
+    assert len(made["cheats"]) == 2
+    assert {tried["outcome"] for tried in made["cheats"]} == {"fail"}
+
+    (folder / "admission.json").unlink()
+    ran = run("tasks", "audit", str(folder), "--quick", "--json")
+    assert ran.code == 0
+    told = json.loads(ran.out)["audits"][folder.name]
+    again = json.loads((folder / "admission.json").read_text())
+    assert told["verifier_strength"] == again["verifier_strength"] == made["verifier_strength"]
+    assert [each["name"] for each in again["cheats"]] == [each["name"] for each in made["cheats"]]
+
+    ran = run("reverify", str(out), "--out", str(tmp_path / "again"))
+    assert ran.code == 0
+    assert "0 of 1 verdicts changed (pass -> pass: 1)" in ran.out
+    assert (tmp_path / "again" / "manifest.json").exists()

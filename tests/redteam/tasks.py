@@ -1,0 +1,173 @@
+"""The tasks under attack: a bug with tests, a workbook that wants formulas, and an answer file."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import openpyxl
+
+from rollmill.model import ToolCall
+from rollmill.pipelines.task import Budget, Domain, Move, Provenance, Task
+from rollmill.verifiers import VerifierSpec
+from rollmill.workspaces import Limits, WorkspaceSpec, pack_tree
+
+CODE = '''"""Prices."""
+
+
+def total(prices, discount=0):
+    """The sum, less a discount in per cent."""
+    amount = sum(prices)  # before the discount
+    if discount > 0:
+        amount = amount * (100 + discount) / 100
+    return round(amount, 2)
+
+
+def cheapest(prices):
+    """The lowest price."""
+    return min(prices)
+'''
+TESTS = """import unittest
+
+from shop.price import cheapest, total
+
+
+def test_discount():
+    assert total([100, 140], 25) == 180
+
+
+class TotalTest(unittest.TestCase):
+    def test_half(self):
+        self.assertEqual(total([8, 10], 50), 9)
+
+
+def test_plain():
+    assert total([3, 4]) == 7
+
+
+def test_cheapest():
+    assert cheapest([5, 3]) == 3
+"""
+FILES = {
+    "shop/__init__.py": b"",
+    "shop/price.py": CODE.encode(),
+    "tests/test_price.py": TESTS.encode(),
+    "pytest.ini": b"[pytest]\naddopts = -p no:cacheprovider\n",
+}
+FIX = ToolCall(
+    name="edit_file",
+    arguments={"path": "shop/price.py", "line": 8, "old": "100 + d", "new": "100 - d"},
+)
+ROWS = (("Item", "Price", "Count"), ("Pen", 2.5, 4), ("Ink", 7.25, 2), ("Pad", 3, 9))
+GOLD_BOOK = """
+import openpyxl
+book = openpyxl.load_workbook("shop.xlsx")
+sheet = book["Sales"]
+sheet["D1"] = "Value"
+for row in range(2, 5):
+    sheet.cell(row, 4).value = f"=B{row}*C{row}"
+book.save("shop.xlsx")
+"""
+ANSWER = {"name": "Ink", "total": 51.5}
+EXPECTED = {"name": {"value": "Ink"}, "total": {"value": 51.5}}
+
+
+def bash(command: str) -> ToolCall:
+    return ToolCall(name="bash", arguments={"command": command})
+
+
+def python(code: str) -> ToolCall:
+    return bash(f"python3 - <<'EOF'\n{code.strip()}\nEOF")
+
+
+def _task(
+    *,
+    domain: Domain,
+    image: str,
+    files: Mapping[str, bytes],
+    verifier: VerifierSpec,
+    hidden: Mapping[str, bytes],
+    artifacts: tuple[str, ...],
+    solution: ToolCall,
+) -> Task:
+    return Task(
+        family="hand-made",
+        domain=domain,
+        instruction="See the tests and sheets.",
+        workspace=WorkspaceSpec(
+            image=image,
+            seed=pack_tree(files),
+            env={"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            limits=Limits(cpus=2),
+        ),
+        verifier=verifier,
+        hidden=hidden,
+        artifacts=artifacts,
+        solution=(Move(thought="so", calls=(solution,)),),
+        provenance=Provenance(
+            source="tests", licence="Apache-2.0", url="", seed=0, generator="t",
+            generator_version="1",
+        ),
+        budget=Budget(max_turns=4),
+    )  # fmt: skip
+
+
+def code_task() -> Task:
+    suite: dict[str, Any] = {
+        "fail_to_pass": [
+            "tests/test_price.py::test_discount",
+            "tests/test_price.py::TotalTest::test_half",
+        ],
+        "pass_to_pass": ["tests/test_price.py::test_plain", "tests/test_price.py::test_cheapest"],
+        "tests": ["tests"],
+        "timeout_s": 60.0,
+        "test_timeout_s": 5.0,
+    }
+    return _task(
+        domain="coding",
+        image="python",
+        files=FILES,
+        verifier=VerifierSpec(name="test_suite", params=suite),
+        hidden={path: FILES[path] for path in ("tests/test_price.py", "pytest.ini")},
+        artifacts=("shop",),
+        solution=FIX,
+    )
+
+
+def workbook_task() -> Task:
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    sheet.title = "Sales"
+    for row in ROWS:
+        sheet.append(row)
+    book.create_sheet("Notes")["A1"] = "Prices in euro"
+    buffer = io.BytesIO()
+    book.save(buffer)
+    regions = [
+        {"sheet": "Sales", "top_left": "D1", "values": [["Value"]]},
+        {"sheet": "Sales", "top_left": "D2", "values": [[10], [14.5], [27]], "formula": True},
+    ]
+    return _task(
+        domain="cowork",
+        image="office",
+        files={"shop.xlsx": buffer.getvalue()},
+        verifier=VerifierSpec(name="workbook", params={"path": "shop.xlsx"}),
+        hidden={"expected.json": json.dumps({"regions": regions}).encode()},
+        artifacts=("shop.xlsx",),
+        solution=python(GOLD_BOOK),
+    )
+
+
+def answer_task() -> Task:
+    return _task(
+        domain="cowork",
+        image="python",
+        files={"shop.csv": b"Item,Value\nInk,51.5\nPen,10\n"},
+        verifier=VerifierSpec(name="answer", params={"path": "answer.json"}),
+        hidden={"expected.json": json.dumps(EXPECTED).encode()},
+        artifacts=("answer.json",),
+        solution=bash(f"echo '{json.dumps(ANSWER)}' > answer.json"),
+    )

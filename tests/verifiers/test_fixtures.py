@@ -1,0 +1,138 @@
+"""Every registered verifier: full score for right work, none for no work, told apart from noise.
+
+A new verifier gets an entry in `FIXTURES`; without one these tests fail.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import openpyxl
+import pytest
+
+from rollmill.verifiers import VERIFIERS, Verdict, VerifierSpec, get_verifier
+from rollmill.workspaces import (
+    Artifact,
+    DockerProvider,
+    WorkspaceSpec,
+    lay,
+    opened,
+    pack_tree,
+)
+
+NOISE = b"\x00\xff\xfePK\x03\x04 neither text nor archive\n" * 99
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixture:
+    """A task for one verifier, by hand."""
+
+    image: str
+    seed: Mapping[str, bytes]
+    params: Mapping[str, Any]
+    hidden: Mapping[str, bytes]
+    right: Mapping[str, bytes]
+    """What right work leaves."""
+    work: str
+    """The file that is judged."""
+
+
+def book(**more: str) -> bytes:
+    made = openpyxl.Workbook()
+    sheet: Any = made.active
+    sheet.title = "S"
+    for cell, value in {"A1": 2, "A2": 3, **more}.items():
+        sheet[cell] = value
+    buffer = io.BytesIO()
+    made.save(buffer)
+    return buffer.getvalue()
+
+
+def as_json(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+TESTS = {"tests/test_a.py": b"from a import one\n\n\ndef test_one():\n    assert one() == 1\n"}
+REGION = {"sheet": "S", "top_left": "A3", "values": [[5]], "formula": True}
+FIXTURES: dict[str, Fixture] = {
+    "answer": Fixture(
+        image="python",
+        seed={"facts.txt": b"The total is 12.\n"},
+        params={"path": "answer.json"},
+        hidden={"expected.json": as_json({"total": {"value": 12}})},
+        right={"answer.json": as_json({"total": 12})},
+        work="answer.json",
+    ),
+    "test_suite": Fixture(
+        image="python",
+        seed={"a.py": b"def one():\n    return 2\n", **TESTS},
+        params={
+            "fail_to_pass": ["tests/test_a.py::test_one"],
+            "pass_to_pass": [],
+            "tests": ["tests"],
+            "timeout_s": 60.0,
+        },
+        hidden=TESTS,
+        right={"a.py": b"def one():\n    return 1\n"},
+        work="a.py",
+    ),
+    "workbook": Fixture(
+        image="office",
+        seed={"book.xlsx": book()},
+        params={"path": "book.xlsx"},
+        hidden={"expected.json": as_json({"regions": [REGION]})},
+        right={"book.xlsx": book(A3="=A1+A2")},
+        work="book.xlsx",
+    ),
+}
+
+
+async def judged(name: str, artifact: Mapping[str, bytes | None]) -> Verdict:
+    fixture, provider = FIXTURES[name], DockerProvider()
+    spec = WorkspaceSpec(image=fixture.image, seed=pack_tree(fixture.seed))
+    judge = VerifierSpec(name=name, params=fixture.params)
+    try:
+        async with opened(provider, spec) as workspace:
+            await lay(workspace, Artifact(files=artifact))
+            return await get_verifier(name).verify(workspace, judge, fixture.hidden)
+    finally:
+        await provider.close()
+
+
+def each_verifier() -> list[Any]:
+    office = {name for name, fixture in FIXTURES.items() if fixture.image == "office"}
+    return [
+        pytest.param(name, marks=pytest.mark.office if name in office else pytest.mark.docker)
+        for name in VERIFIERS
+    ]
+
+
+def test_every_verifier_has_fixtures() -> None:
+    assert set(FIXTURES) == set(VERIFIERS)
+
+
+@pytest.mark.parametrize("name", each_verifier())
+async def test_right_work_gets_the_full_score_every_time(name: str) -> None:
+    first, again = [await judged(name, FIXTURES[name].right) for _ in range(2)]
+    assert (first.outcome, first.score) == ("pass", 1.0)
+    assert first == again
+    assert first.verifier == f"{name}@{get_verifier(name).version}"
+
+
+@pytest.mark.parametrize("name", each_verifier())
+async def test_no_work_fails_with_evidence(name: str) -> None:
+    verdict = await judged(name, {})
+    assert verdict.outcome == "fail"
+    assert any(check.evidence for check in verdict.checks if check.outcome == "fail")
+
+
+@pytest.mark.parametrize("name", each_verifier())
+async def test_noise_and_a_missing_file_fail_and_are_no_error_of_ours(name: str) -> None:
+    work = FIXTURES[name].work
+    for artifact in ({work: NOISE}, {work: None}, {work: b""}):
+        verdict = await judged(name, artifact)
+        assert verdict.outcome == "fail", (artifact, verdict)
