@@ -37,6 +37,8 @@ class Fixture:
     hidden: Mapping[str, bytes]
     right: Mapping[str, bytes]
     """What right work leaves."""
+    program: str = ""
+    """Python that does the right work, where that takes a library of the image."""
     work: str
     """The file that is judged."""
 
@@ -67,6 +69,57 @@ FIXTURES: dict[str, Fixture] = {
         right={"answer.json": as_json({"total": 12})},
         work="answer.json",
     ),
+    "deck": Fixture(
+        image="office",
+        seed={},
+        params={"path": "d.pptx"},
+        hidden={"expected.json": as_json({"count": 1, "slides": [{"at": 1, "title": "Sales"}]})},
+        right={},
+        program="""
+from pptx import Presentation
+d = Presentation()
+d.slides.add_slide(d.slide_layouts[5]).shapes.title.text = "Sales"
+d.save("d.pptx")
+""",
+        work="d.pptx",
+    ),
+    "document": Fixture(
+        image="office",
+        seed={},
+        params={"path": "r.docx"},
+        hidden={
+            "expected.json": as_json({"outline": [[1, "Sales"]], "contains": [{"text": "up"}]})
+        },
+        right={},
+        program="""
+import docx
+d = docx.Document()
+d.add_heading("Sales", 1)
+d.add_paragraph("They went up.")
+d.save("r.docx")
+""",
+        work="r.docx",
+    ),
+    "state": Fixture(
+        image="python",
+        seed={"state.json": as_json({"status": "open", "total": 10})},
+        params={"path": "state.json"},
+        hidden={"expected.json": as_json({"changes": {"/status": {"after": "shipped"}}})},
+        right={"state.json": as_json({"status": "shipped", "total": 10})},
+        work="state.json",
+    ),
+    "table": Fixture(
+        image="python",
+        seed={},
+        params={"path": "t.csv"},
+        hidden={
+            "expected.json": as_json(
+                {"columns": [{"name": "city", "type": "text"}], "rows": [["Oslo"], ["Bergen"]]}
+            )
+        },
+        right={"t.csv": b"city\nOslo\nBergen\n"},
+        work="t.csv",
+    ),
     "test_suite": Fixture(
         image="python",
         seed={"a.py": b"def one():\n    return 2\n", **TESTS},
@@ -91,13 +144,16 @@ FIXTURES: dict[str, Fixture] = {
 }
 
 
-async def judged(name: str, artifact: Mapping[str, bytes | None]) -> Verdict:
+async def judged(name: str, artifact: Mapping[str, bytes | None], *, program: str = "") -> Verdict:
     fixture, provider = FIXTURES[name], DockerProvider()
     spec = WorkspaceSpec(image=fixture.image, seed=pack_tree(fixture.seed))
     judge = VerifierSpec(name=name, params=fixture.params)
     try:
         async with opened(provider, spec) as workspace:
             await lay(workspace, Artifact(files=artifact))
+            if program:
+                ran = await workspace.exec(["python3", "-c", program])
+                assert ran.exit_code == 0, ran.stderr
             return await get_verifier(name).verify(workspace, judge, fixture.hidden)
     finally:
         await provider.close()
@@ -117,7 +173,8 @@ def test_every_verifier_has_fixtures() -> None:
 
 @pytest.mark.parametrize("name", each_verifier())
 async def test_right_work_gets_the_full_score_every_time(name: str) -> None:
-    first, again = [await judged(name, FIXTURES[name].right) for _ in range(2)]
+    fixture = FIXTURES[name]
+    first, again = [await judged(name, fixture.right, program=fixture.program) for _ in range(2)]
     assert (first.outcome, first.score) == ("pass", 1.0)
     assert first == again
     assert first.verifier == f"{name}@{get_verifier(name).version}"
