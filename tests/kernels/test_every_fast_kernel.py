@@ -16,6 +16,7 @@ FAST = sorted(
     for pattern in ("cpu_*.py", "triton_*.py", "cuda_*.py")
     for path in (ROOT / "kernels").glob(f"*/{pattern}")
 )
+VERSIONS = [path for path in FAST if path.name != "cpu_build.py"]  # it compiles one
 
 
 @pytest.mark.parametrize("path", FAST, ids=lambda path: str(path.relative_to(ROOT)))
@@ -34,13 +35,15 @@ def test_a_kernel_folder_holds_nothing_else() -> None:
     assert names == {"__init__.py", "reference.py"}
 
 
-@pytest.mark.parametrize("path", FAST, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", VERSIONS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_version_has_the_name_and_signature_of_the_reference(path: Path) -> None:
     package = import_module(f"rollmill.kernels.{path.parent.name}")
-    for name in package.__all__:
-        reference = getattr(import_module(f"{package.__name__}.reference"), name)
-        version = getattr(import_module(f"{package.__name__}.{path.stem}"), name)
-        assert inspect.signature(version) == inspect.signature(reference)
+    plain = import_module(f"{package.__name__}.reference")
+    version = import_module(f"{package.__name__}.{path.stem}")
+    kernels = [name for name in package.__all__ if inspect.isfunction(getattr(plain, name, None))]
+    assert kernels
+    for name in kernels:
+        assert inspect.signature(getattr(version, name)) == inspect.signature(getattr(plain, name))
 
 
 def test_the_device_decides_which_version_runs() -> None:
