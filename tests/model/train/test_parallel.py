@@ -7,7 +7,7 @@ import pytest
 import torch
 
 RANK = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import torch
 import torch.distributed as dist
@@ -47,8 +47,10 @@ for step in range(4):
     whole = loss.detach().clone()
     dist.all_reduce(whole)
     curve.append([float(whole), norm, load.sum().item()])
-print(json.dumps({"curve": curve, "held": held}))
+print(json.dumps({"curve": curve, "held": held}), flush=True)
+dist.barrier()
 dist.destroy_process_group()
+os._exit(0)  # gloo's threads may abort the interpreter's own way out
 """
 
 
