@@ -44,7 +44,7 @@ setup: .venv/.dev
 
 demo: .venv/.run
 	$(BIN)/rollmill doctor --fix
-	$(BIN)/rollmill generate --tasks coding,cowork --n 8 --policy gold --policy bundled --out $(DEMO)
+	$(BIN)/rollmill generate --tasks coding,cowork --n 4 --policy gold --policy bundled --out $(DEMO)
 	$(BIN)/rollmill train sft $(DEMO) --steps 10 --out $(DEMO)/sft
 	$(BIN)/rollmill report $(DEMO)
 
