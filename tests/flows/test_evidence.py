@@ -19,7 +19,7 @@ def test_a_run_is_audited_and_judged_again(run: Command, tally: Path, tmp_path: 
     (folder,) = (out / "tasks").iterdir()
     made = json.loads((folder / "admission.json").read_text())
     assert made["reason"] == "admitted"
-    assert len(made["cheats"]) == 1
+    assert len(made["cheats"]) == 2
     assert {tried["outcome"] for tried in made["cheats"]} == {"fail"}
 
     (folder / "admission.json").unlink()
