@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from ...model.model import Model
+    from ...model.mtp import MtpModules
+    from ...model.tokenizer import Tokenizer
+
 
 def serve(
     model: Annotated[
@@ -37,6 +41,9 @@ def serve(
     deterministic: Annotated[
         bool, typer.Option(help="Same request and seed, same bits, whatever runs beside it.")
     ] = False,
+    guess: Annotated[
+        bool, typer.Option(help="Guess ahead with the checkpoint's MTP modules: same tokens.")
+    ] = False,
 ) -> None:
     """Serve a checkpoint: chat completions, completions, /health, /metrics. Ctrl-C drains.
 
@@ -48,25 +55,15 @@ def serve(
     """
     from importlib import resources
 
-    import torch
-
     from ... import model as package
-    from ...model.checkpoint import CheckpointError, load_model
     from ...model.digest import weights_digest
     from ...model.engine import AsyncEngine, Engine
     from ...model.server import ServerSettings, build_app
-    from ...model.tokenizer import Tokenizer
 
-    types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if dtype not in types:
-        raise typer.BadParameter(f"expected one of {', '.join(types)} for --dtype, got {dtype}")
     folder = Path(str(resources.files(package) / "bundled")) if model == "bundled" else Path(model)
-    try:
-        weights, tokenizer = load_model(folder, types[dtype]), Tokenizer.load(folder)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot serve {folder}: {error}") from error
+    weights, mtp, tokenizer = _load(folder, dtype, guess)
     engine = Engine(
-        weights, slots=slots, max_waiting=max_waiting + slots, deterministic=deterministic
+        weights, mtp=mtp, slots=slots, max_waiting=max_waiting + slots, deterministic=deterministic
     )
     settings = ServerSettings(
         name=model, fingerprint=weights_digest(folder), context=engine.context
@@ -74,6 +71,28 @@ def serve(
     with AsyncEngine(engine) as front:
         app = build_app(front, tokenizer, settings)
         _run(app, host, port, drain_s)
+
+
+def _load(folder: Path, dtype: str, guess: bool) -> tuple[Model, MtpModules | None, Tokenizer]:
+    import torch
+
+    from ...model.checkpoint import CheckpointError, load_model, load_mtp
+    from ...model.tokenizer import Tokenizer
+
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype not in types:
+        raise typer.BadParameter(f"expected one of {', '.join(types)} for --dtype, got {dtype}")
+    try:
+        model, tokenizer = load_model(folder, types[dtype]), Tokenizer.load(folder)
+        mtp = load_mtp(folder, types[dtype]) if guess else None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot serve {folder}: {error}") from error
+    if guess and mtp is None:
+        raise CheckpointError(
+            f"expected MTP modules (mtp.safetensors) in {folder} for --guess, found none; leave "
+            "--guess out or train some"
+        )
+    return model, mtp, tokenizer
 
 
 def _run(app: FastAPI, host: str, port: int, drain_s: int) -> None:

@@ -2,11 +2,12 @@
 
 from .cpu_build import library_problem
 from .cpu_native import NativeStep, decode_step
-from .reference import DecodeRows, DecodeWeights, LayerWeights, PagedMemory
+from .reference import DecodeRows, DecodeWeights, JointWeights, LayerWeights, PagedMemory
 
 __all__ = [
     "DecodeRows",
     "DecodeWeights",
+    "JointWeights",
     "LayerWeights",
     "NativeStep",
     "PagedMemory",

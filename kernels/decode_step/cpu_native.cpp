@@ -152,7 +152,8 @@ struct Shape {
 struct Weights {
   const Layer* layer;
   const void *embed, *norm, *head;
-  const float *cos, *sin;  // [context, half]
+  const float *cos, *sin;                       // [context, half]
+  const void *state_norm, *embed_norm, *joint;  // null unless states are joined with embeddings
 };
 struct Memory {
   void *keys, *values;  // [layers, pages, kv_heads, D, P] and [layers, pages, kv_heads, P, D]
@@ -164,6 +165,8 @@ struct Rows {
   const int32_t* positions;  // [n]
   const int32_t* tables;     // [n, stride], the pages of each row's sequence
   const int32_t* want;       // [wanted], rows whose logits are asked for
+  const float* given;        // [n, H], states to join with the embeddings; null without a joint
+  float *logits, *states;    // [wanted, V] and [n, H], what comes out
 };
 }
 
@@ -189,9 +192,9 @@ class Barrier {
 };
 
 struct Scratch {
-  std::vector<float> x, normed, q, k, v, attended, scores, weight, gate, up, probs;
+  std::vector<float> x, normed, joined, q, k, v, attended, scores, weight, gate, up, probs;
   std::vector<int> chosen, start, slot_token;
-  std::vector<const float*> inputs, attention, slots, outputs;
+  std::vector<const float*> inputs, pairs, attention, slots, outputs;
 };
 
 template <class W>
@@ -211,6 +214,7 @@ struct Pass {
     longest = (longest + P - 1) / P * P;
     size_t n = rows.n, slots = n * s.top_k;
     b.x.resize(n * s.hidden), b.normed.resize(n * s.hidden);
+    if (w.joint) b.joined.resize(2 * n * s.hidden), b.pairs.resize(n);
     b.q.resize(n * q_dim), b.attended.resize(n * q_dim);
     b.k.resize(n * kv_dim), b.v.resize(n * kv_dim);
     b.scores.resize(n * s.experts), b.weight.resize(slots), b.chosen.resize(slots);
@@ -441,13 +445,18 @@ struct Pass {
     for (; i < to; ++i) gate[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i] * weight;
   }
 
-  void head(float* logits) {
+  // The last norm of all rows, and the logits of those that are asked for.
+  void head() {
     norm_rows(w.norm);
+    each(rows.n, [&](int i) {
+      std::memcpy(rows.states + int64_t(i) * s.hidden, &b.normed[i * s.hidden],
+                  s.hidden * sizeof(float));
+    });
     each(rows.wanted, [&](int i) { b.inputs[i] = &b.normed[rows.want[i] * s.hidden]; });
     int from, to;
     share(s.vocab, from, to);
     product(as(w.head), s.hidden, from, to, b.inputs.data(), rows.wanted,
-            [&](int r, int t, float y) { logits[int64_t(t) * s.vocab + r] = y; });
+            [&](int r, int t, float y) { rows.logits[int64_t(t) * s.vocab + r] = y; });
   }
 
   void layer(int index, const Layer& layer) {
@@ -468,33 +477,45 @@ struct Pass {
     experts(layer);
   }
 
-  void run(float* logits) {
+  // What goes into the first layer: the embeddings, joined with the given states if there are any.
+  void enter() {
+    each(rows.n, [&](int i) {
+      b.inputs[i] = &b.normed[i * s.hidden], b.attention[i] = &b.attended[i * q_dim];
+      float* out = w.joint ? &b.joined[(2 * i + 1) * s.hidden] : &b.x[i * s.hidden];
+      for (int h = 0; h < s.hidden; ++h)
+        out[h] = wide(as(w.embed)[rows.tokens[i] * s.hidden + h]);
+      if (!w.joint) return;
+      rms_norm(out, as(w.embed_norm), s.hidden, s.eps, out);
+      rms_norm(rows.given + int64_t(i) * s.hidden, as(w.state_norm), s.hidden, s.eps,
+               out - s.hidden);
+      b.pairs[i] = out - s.hidden;
+    });
+    if (!w.joint) return;
+    project(w.joint, s.hidden, b.pairs, 2 * s.hidden, b.x.data());
+    meet();
+  }
+
+  void run() {
 #pragma omp parallel num_threads(s.threads)
     {
-      each(rows.n, [&](int i) {
-        b.inputs[i] = &b.normed[i * s.hidden], b.attention[i] = &b.attended[i * q_dim];
-        for (int h = 0; h < s.hidden; ++h)
-          b.x[i * s.hidden + h] = wide(as(w.embed)[rows.tokens[i] * s.hidden + h]);
-      });
+      enter();
       for (int index = 0; index < s.layers; ++index) layer(index, w.layer[index]);
-      if (rows.wanted) head(logits);
+      head();
     }
   }
 };
 
 template <class W>
-void run(const Shape* s, const Weights* w, const Memory* m, const Rows* rows, float* logits) {
+void run(const Shape* s, const Weights* w, const Memory* m, const Rows* rows) {
   static thread_local Scratch scratch;
-  Pass<W>(*s, *w, *m, *rows, scratch).run(logits);
+  Pass<W>(*s, *w, *m, *rows, scratch).run();
 }
 
 }  // namespace
 
-extern "C" void decode_f32(const Shape* s, const Weights* w, const Memory* m, const Rows* rows,
-                           float* logits) {
-  run<float>(s, w, m, rows, logits);
+extern "C" void decode_f32(const Shape* s, const Weights* w, const Memory* m, const Rows* rows) {
+  run<float>(s, w, m, rows);
 }
-extern "C" void decode_bf16(const Shape* s, const Weights* w, const Memory* m, const Rows* rows,
-                            float* logits) {
-  run<bf16>(s, w, m, rows, logits);
+extern "C" void decode_bf16(const Shape* s, const Weights* w, const Memory* m, const Rows* rows) {
+  run<bf16>(s, w, m, rows);
 }

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from .cpu_build import library
-from .reference import DecodeRows, DecodeWeights, LayerWeights, PagedMemory
+from .reference import DecodeRows, DecodeWeights, JointWeights, LayerWeights, PagedMemory
 
 _POINTERS = tuple(LayerWeights.__dataclass_fields__)
+_JOINT = tuple(JointWeights.__dataclass_fields__)
 _SIZES = (
     *("layers", "hidden", "heads", "kv_heads", "dim", "half"),
     *("experts", "top_k", "inner", "vocab", "pages", "threads"),
@@ -33,7 +34,7 @@ class _Shape(ctypes.Structure):
 class _Weights(ctypes.Structure):
     _fields_ = [
         ("layer", ctypes.POINTER(_Layer)),
-        *((name, ctypes.c_void_p) for name in ("embed", "norm", "head", "cos", "sin")),
+        *((name, ctypes.c_void_p) for name in ("embed", "norm", "head", "cos", "sin", *_JOINT)),
     ]
 
 
@@ -45,6 +46,7 @@ class _Rows(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("n", "stride", "wanted")),
         *((name, ctypes.c_void_p) for name in ("tokens", "positions", "tables", "want")),
+        *((name, ctypes.c_void_p) for name in ("given", "logits", "states")),
     ]
 
 
@@ -77,6 +79,10 @@ class NativeStep:
             table,
             *(_pointer(getattr(weights, name), name, dtype) for name in ("embed", "norm", "head")),
             *(_pointer(each, "cos", torch.float32) for each in (weights.cos, weights.sin)),
+            *(
+                None if weights.joint is None else _pointer(getattr(weights.joint, n), n, dtype)
+                for n in _JOINT
+            ),
         )
         self._memory = _Memory(
             _pointer(memory.keys, "keys", dtype),
@@ -102,24 +108,30 @@ class NativeStep:
         self._shape = _Shape(*(sizes[name] for name in _SIZES), weights.eps)
         self._vocab = sizes["vocab"]
 
-    def __call__(self, rows: DecodeRows) -> torch.Tensor:
-        """Logits [M, V] of the wanted rows."""
+    def __call__(self, rows: DecodeRows) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits [M, V] of the wanted rows and the states [N, H] of all."""
+        if (rows.given is None) != (self._held[0].joint is None):
+            raise ValueError("expected given states with a joint and only then; pass both or none")
         self._shape.threads = _threads()
         logits = torch.empty((len(rows.wanted), self._vocab), dtype=torch.float32)
+        states = torch.empty((len(rows.tokens), self._shape.hidden), dtype=torch.float32)
+        given = rows.given if rows.given is None else rows.given.float().contiguous()
+        places = (rows.tokens, rows.positions, rows.tables, rows.wanted, given, logits, states)
         where = _Rows(
             len(rows.tokens),
             rows.tables.shape[1],
             len(rows.wanted),
-            *(each.data_ptr() for each in (rows.tokens, rows.positions, rows.tables, rows.wanted)),
+            *(None if each is None else each.data_ptr() for each in places),
         )
         self._function(
-            *(ctypes.byref(each) for each in (self._shape, self._weights, self._memory, where)),
-            ctypes.c_void_p(logits.data_ptr()),
+            *(ctypes.byref(each) for each in (self._shape, self._weights, self._memory, where))
         )
-        return logits
+        return logits, states
 
 
-def decode_step(weights: DecodeWeights, memory: PagedMemory, rows: DecodeRows) -> torch.Tensor:
+def decode_step(
+    weights: DecodeWeights, memory: PagedMemory, rows: DecodeRows
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The same as `reference.decode_step`; `NativeStep` saves the binding of each call."""
     return NativeStep(weights, memory)(rows)
 

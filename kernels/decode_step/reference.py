@@ -31,8 +31,17 @@ class LayerWeights:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class JointWeights:
+    """What joins given states with embeddings into the input of the first layer."""
+
+    state_norm: torch.Tensor  # [H]
+    embed_norm: torch.Tensor  # [H]
+    joint: torch.Tensor  # [H, 2H], for the state and then the embedding
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DecodeWeights:
-    """Of the whole model."""
+    """Of the whole model, or of a module that goes on from another's states."""
 
     layers: Sequence[LayerWeights]
     embed: torch.Tensor  # [V, H]
@@ -43,6 +52,8 @@ class DecodeWeights:
     head_dim: int
     top_k: int
     eps: float
+    joint: JointWeights | None = None
+    """None = the embeddings alone go into the first layer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,14 +73,24 @@ class DecodeRows:
     positions: torch.Tensor  # [N] int32
     tables: torch.Tensor  # [N, most pages] int32, the pages of each row's sequence
     wanted: torch.Tensor  # [M] int32, rows whose logits are asked for
+    given: torch.Tensor | None = None  # [N, H] fp32, states to join; None = there is no joint
 
 
-def decode_step(weights: DecodeWeights, memory: PagedMemory, rows: DecodeRows) -> torch.Tensor:
-    """Write keys, values and routes of all rows into `memory`; logits [M, V] of the wanted ones.
+def decode_step(
+    weights: DecodeWeights, memory: PagedMemory, rows: DecodeRows
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Write keys, values and routes of all rows into `memory`.
 
     Computed in fp32 from the weights and keys as they are stored; routes in ascending order.
+
+    Returns:
+        Logits [M, V] of the wanted rows, and what the head reads of all rows, [N, H]; in fp32.
     """
     x = weights.embed[rows.tokens].float()  # [N, H]
+    if weights.joint is not None and rows.given is not None:
+        parts = (rows.given, weights.joint.state_norm), (x, weights.joint.embed_norm)
+        joined = torch.cat([_rms_norm(part, norm, weights.eps) for part, norm in parts], dim=-1)
+        x = joined @ weights.joint.joint.float().t()
     at = rows.positions.long()
     page = rows.tables.long().gather(1, (at // PAGE)[:, None]).squeeze(1)
     for index, layer in enumerate(weights.layers):
@@ -83,7 +104,8 @@ def decode_step(weights: DecodeWeights, memory: PagedMemory, rows: DecodeRows) -
         if memory.routes is not None:
             memory.routes[page, at % PAGE, index] = chosen.to(torch.int16)
         x = x + torch.stack([_experts(layer, *row) for row in zip(normed, chosen, share)])  # noqa: B905
-    return _rms_norm(x, weights.norm, weights.eps)[rows.wanted.long()] @ weights.head.float().t()
+    states = _rms_norm(x, weights.norm, weights.eps)
+    return states[rows.wanted.long()] @ weights.head.float().t(), states
 
 
 def _rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 
 from ..model import Model
+from ..mtp import MtpModule
 from .pages import PAGE, Pages
 
 
@@ -25,8 +26,13 @@ class Span:
     start: int
     """How many tokens the pages hold already."""
     tokens: Sequence[int]
-    wants_logits: bool
-    """Of the last token."""
+    wanted: int
+    """Of how many of the last tokens the logits are asked for."""
+
+    @property
+    def certain(self) -> int:
+        """How many of the tokens are known; behind them stand guesses."""
+        return len(self.tokens) - max(0, self.wanted - 1)
 
     @property
     def end(self) -> int:
@@ -34,14 +40,24 @@ class Span:
         return self.start + len(self.tokens)
 
 
+class Fed(NamedTuple):
+    """What a forward pass gives."""
+
+    logits: torch.Tensor
+    """[wanted tokens, vocab] in fp32, span by span."""
+    states: torch.Tensor
+    """[all tokens, hidden]: what the head reads."""
+
+
 class Decoder(Protocol):
     """Feeds tokens."""
 
-    def __call__(self, spans: Sequence[Span]) -> torch.Tensor:
+    def __call__(self, spans: Sequence[Span], given: torch.Tensor | None = None) -> Fed:
         """Write the keys and values (and routes) of all tokens.
 
-        Returns:
-            Logits [spans that want them, vocab] in fp32, in order.
+        Args:
+            given: for an MTP module the states of the depth before, [all tokens, hidden]; the
+                tokens are then those that the states are joined with.
         """
         ...
 
@@ -49,27 +65,64 @@ class Decoder(Protocol):
 class TorchDecoder:
     """The training model's own modules, with attention over pages."""
 
-    def __init__(self, model: Model, pages: Pages) -> None:
+    def __init__(self, model: Model, pages: Pages, module: MtpModule | None = None) -> None:
+        """`module` = decode this one in place of the model's own layers."""
         self._model = model
         self._pages = pages
+        self._module = module
 
-    def __call__(self, spans: Sequence[Span]) -> torch.Tensor:
+    def __call__(self, spans: Sequence[Span], given: torch.Tensor | None = None) -> Fed:
         """Feed all spans in one packed pass."""
         attend = PagedAttention(self._pages, spans)
         tokens = torch.tensor(
             [token for span in spans for token in span.tokens], device=attend.positions.device
         )
-        hidden = self._model.trunk(tokens, attend.positions, attend)
+        if self._module is None:
+            states = self._model.trunk(tokens, attend.positions, attend)
+            self._keep_routes(attend)
+        else:
+            assert given is not None
+            embedded = self._model.model.embed_tokens(tokens)
+            states = self._module(given.to(embedded.dtype), embedded, attend.positions, attend)
+        wanted: list[int] = []
+        row = 0
+        for span in spans:
+            row += len(span.tokens)
+            wanted += range(row - span.wanted, row)
+        return Fed(self._model.head(states[wanted]).float(), states)
+
+    def _keep_routes(self, attend: PagedAttention) -> None:
         if self._pages.routes is not None:
             layers = self._model.model.decoder_layers()
             routes = torch.stack([layer.block_sparse_moe.chosen for layer in layers], 1)
             self._pages.routes[attend.page, attend.place] = routes.to(torch.int16)
-        ends, row = [], 0
-        for span in spans:
-            row += len(span.tokens)
-            if span.wants_logits:
-                ends.append(row - 1)
-        return self._model.head(hidden[ends]).float()
+
+
+class OneByOne:
+    """Feeds one token at a time, so that no sum depends on how many there are."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def __call__(self, spans: Sequence[Span], given: torch.Tensor | None = None) -> Fed:
+        """See `Decoder`."""
+        fed = [
+            self._decoder(
+                [
+                    Span(
+                        pages=span.pages,
+                        start=span.start + index,
+                        tokens=[token],
+                        wanted=int(len(span.tokens) - index <= span.wanted),
+                    )
+                ]
+            )
+            for span in spans
+            for index, token in enumerate(span.tokens)
+        ]
+        return Fed(
+            torch.cat([each.logits for each in fed]), torch.cat([each.states for each in fed])
+        )
 
 
 class PagedAttention:

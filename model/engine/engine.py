@@ -1,6 +1,6 @@
 """The engine's loop: admit, feed, sample, finish. One thread steps it; `submit` may come from any.
 
-No speculative decoding and no text: token ids in and out.
+No text: token ids in and out.
 """
 
 from __future__ import annotations
@@ -10,20 +10,30 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 
 from ..model import Model
-from .decoder import Decoder, Span, TorchDecoder
-from .native import NativeDecoder
+from ..mtp import MtpModules
+from .decoder import Decoder, OneByOne, Span, TorchDecoder
+from .drafter import Drafter
+from .native import FEW_TOKENS, NativeDecoder
 from .pages import PAGE, Pages
-from .request import EngineError, GenRequest, GenResult, PromptTooLong, QueueFull, Token
-from .sampling import draw
+from .request import (
+    EngineError,
+    FinishReason,
+    GenRequest,
+    GenResult,
+    PromptTooLong,
+    QueueFull,
+    Token,
+)
+from .sampling import Place, draw
 from .scheduler import Scheduler
 from .sequence import Running
+from .swaps import Swap, Swaps
 
-_FEW_TOKENS = 32
-"""Up to here the compiled decoder is faster than matrix products."""
 _Plan = list[tuple[Running, Span]]
 
 
@@ -41,6 +51,10 @@ class EngineStats:
     cached_tokens: int
     """Prompt tokens that were not computed again."""
     completion_tokens: int
+    drafted_tokens: int
+    """Guesses that the model was asked about."""
+    accepted_tokens: int
+    """Guesses that it agreed with."""
     preemptions: int
     steps: int
     version: int
@@ -53,6 +67,7 @@ class Engine:
         self,
         model: Model,
         *,
+        mtp: MtpModules | None = None,
         slots: int = 16,
         context: int | None = None,
         step_tokens: int = 1024,
@@ -65,6 +80,8 @@ class Engine:
         """Take a model in the type it is to compute in.
 
         Args:
+            mtp: modules that guess the next tokens, in the type of the model. Requests get the
+                same tokens with and without, sooner or later. None = one token a step.
             slots: how many sequences run at once.
             context: most tokens of a sequence; None = as many as the model was made for.
             step_tokens: most tokens of a step, so that prompts do not stall the others.
@@ -88,24 +105,22 @@ class Engine:
                 f"tokens, got slots={slots}, step_tokens={step_tokens}, cache_tokens={tokens}"
             )
         self.context = min(self.context, tokens // PAGE * PAGE)
-        embedding = model.model.embed_tokens.weight
-        pages = Pages(
-            model.config,
-            count=tokens // PAGE,
-            dtype=embedding.dtype,
-            device=embedding.device,
-            with_routes=record_routes,
-        )
+        pages = Pages.of(model, tokens // PAGE, with_routes=record_routes, mtp=mtp)
         self._scheduler = Scheduler(pages, slots=slots, step_tokens=step_tokens)
         self._deterministic = deterministic
         self._torch: Decoder = TorchDecoder(self.model, pages)
         self._native = NativeDecoder.build(self.model, pages, self.context) if native else None
+        self._drafter: Drafter | None = None
+        if mtp is not None:
+            self._drafter = Drafter(self.model, mtp, pages, context=self.context, native=native)
         self._max_waiting = max_waiting
-        self._lock = threading.Lock()  # of the queue's entrance and of what is to be swapped
+        modules = self._drafter.modules.state_dict() if self._drafter else {}
+        self._swaps = Swaps(self.model.state_dict() | modules)
+        self._lock = threading.Lock()  # of the queue's entrance
         self._arrived: list[Running] = []
-        self._swap: tuple[Mapping[str, torch.Tensor], int, bool, Future[None]] | None = None
         self._version = 0
         self._steps = self._prompt = self._cached = self._made = 0
+        self._drafted = self._accepted = 0
 
     @property
     def version(self) -> int:
@@ -116,7 +131,7 @@ class Engine:
     def busy(self) -> bool:
         """Whether a step has something to do."""
         scheduler = self._scheduler
-        return bool(self._arrived or scheduler.waiting or scheduler.running or self._swap)
+        return bool(self._arrived or scheduler.waiting or scheduler.running or self._swaps.waiting)
 
     @property
     def stats(self) -> EngineStats:
@@ -130,6 +145,8 @@ class Engine:
             prompt_tokens=self._prompt,
             cached_tokens=self._cached,
             completion_tokens=self._made,
+            drafted_tokens=self._drafted,
+            accepted_tokens=self._accepted,
             preemptions=scheduler.preempted,
             steps=self._steps,
             version=self._version,
@@ -191,7 +208,7 @@ class Engine:
         """Take other weights before the next step; tokens made from then on carry `version`.
 
         Args:
-            weights: as `Model.state_dict()` names them; all or some.
+            weights: as `Model.state_dict()` names them, and `MtpModules.state_dict()`; all or some.
             recompute: whether running sequences compute their keys anew. Otherwise they go on
                 with the old ones, and later prompts never reuse those.
 
@@ -199,10 +216,7 @@ class Engine:
             EngineError: a tensor is unknown or misshapen; nothing was changed.
         """
         future: Future[None] = Future()
-        with self._lock:
-            superseded, self._swap = self._swap, (weights, version, recompute, future)
-        if superseded is not None:
-            superseded[3].cancel()
+        self._swaps.ask(Swap(weights=weights, version=version, recompute=recompute, future=future))
         return future
 
     @torch.inference_mode()
@@ -217,19 +231,25 @@ class Engine:
         for sequence in [each for each in scheduler.running if each.future.cancelled()]:
             scheduler.stop(sequence, keep=True)
         self._admit()
+        if self._drafter is not None:
+            self._drafter.propose(scheduler.running)
         if not (planned := scheduler.plan()):
             return
         self._steps += 1
-        ready = []
-        for decoder, part in self._split(planned):
-            logits = decoder([span for _, span in part])
-            wanting = [sequence for sequence, span in part if span.wants_logits]
+        fed = [
+            (part, decoder([span for _, span in part])) for decoder, part in self._split(planned)
+        ]
+        for part, _ in fed:
             for sequence, span in part:
-                scheduler.fed(sequence, len(span.tokens))
-            ready.append((wanting, logits))
-        for sequences, logits in ready:
-            if sequences:
-                self._extend(sequences, logits)
+                scheduler.fed(sequence, span.certain)
+        for part, (logits, states) in fed:
+            kept = self._extend([sequence for sequence, span in part if span.wanted], logits)
+            if self._drafter is not None:
+                ends = accumulate(len(span.tokens) for _, span in part)
+                for (sequence, span), end in zip(part, ends, strict=True):
+                    start = end - len(span.tokens)
+                    right = span.certain + kept.get(id(sequence), 0)
+                    self._drafter.follow(sequence, span.start, states[start : start + right])
 
     def fail_all(self, error: BaseException) -> None:
         """Give `error` to every request and start anew with an empty cache."""
@@ -260,35 +280,23 @@ class Engine:
         if self._native is None:
             if not self._deterministic:
                 return [(self._torch, planned)]
-            return [(_OneByOne(self._torch), planned)]
-        if self._deterministic or sum(len(span.tokens) for _, span in planned) <= _FEW_TOKENS:
+            return [(OneByOne(self._torch), planned)]
+        if self._deterministic or sum(len(span.tokens) for _, span in planned) <= FEW_TOKENS:
             return [(self._native, planned)]
-        single = [each for each in planned if len(each[1].tokens) == 1]
-        several = [each for each in planned if len(each[1].tokens) > 1]
+        longest = 1 + (self._drafter.depth if self._drafter else 0)
+        single = [each for each in planned if len(each[1].tokens) <= longest]
+        several = [each for each in planned if len(each[1].tokens) > longest]
         parts: list[tuple[Decoder, _Plan]] = [(self._native, single), (self._torch, several)]
         return [each for each in parts if each[1]]
 
     def _take_weights(self) -> None:
-        with self._lock:
-            swap, self._swap = self._swap, None
-        if swap is None:
+        if (swap := self._swaps.take()) is None:
             return
-        weights, version, recompute, future = swap
-        own = self.model.state_dict()
-        for name, tensor in weights.items():
-            if name not in own or own[name].shape != tensor.shape:
-                expected = list(own[name].shape) if name in own else "no such tensor"
-                future.set_exception(
-                    EngineError(f"expected {expected} for {name}, got {list(tensor.shape)}")
-                )
-                return
-        for name, tensor in weights.items():
-            own[name].copy_(tensor)
-        self._version = version
+        self._version = swap.version
         self._scheduler.forget()
-        if recompute:
+        if swap.recompute:
             self._scheduler.restart()
-        future.set_result(None)
+        swap.future.set_result(None)
 
     def _refusal(self, request: GenRequest) -> EngineError | None:
         prompt, vocab = request.prompt_ids, self.model.config.vocab_size
@@ -315,52 +323,51 @@ class Engine:
             )
         return None
 
-    def _extend(self, sequences: list[Running], logits: torch.Tensor) -> None:
-        """Sample each sequence's next token from its row of `logits`; finish what is done."""
-        for sequence, outcome in zip(
-            sequences, draw(sequences, logits, self._version), strict=True
-        ):
+    def _extend(self, sequences: list[Running], logits: torch.Tensor) -> dict[int, int]:
+        """Sample each sequence's next tokens, as many as it guessed right and one; finish what is
+        done. Gives how many guesses each had right, by `id`."""
+        places = [
+            Place(sequence=sequence, guesses=sequence.drafts[:at])
+            for sequence in sequences
+            for at in range(len(sequence.drafts) + 1)
+        ]
+        outcomes = iter(draw(places, logits, self._version) if places else ())
+        right = {}
+        for sequence in sequences:
+            mine = [next(outcomes) for _ in range(len(sequence.drafts) + 1)]
+            right[id(sequence)] = self._take(sequence, mine)
+        return right
+
+    def _take(self, sequence: Running, outcomes: list[Token | EngineError]) -> int:
+        """Give a sequence its tokens up to the first that it did not guess; how many it guessed."""
+        self._drafted += len(sequence.drafts)
+        for at, outcome in enumerate(outcomes):
             if isinstance(outcome, EngineError):
                 self._scheduler.stop(sequence, keep=False)
                 sequence.settle(outcome)
-                continue
+                return at
             self._made += 1
             sequence.add(outcome)
             if reason := sequence.finish_reason(self.context):
-                result = GenResult(
-                    tokens=tuple(sequence.tokens),
-                    finish_reason=reason,
-                    cached_tokens=sequence.cached or 0,
-                    routes=self._routes(sequence) if sequence.request.routes else None,
-                )
-                self._scheduler.stop(sequence, keep=True)
-                sequence.settle(result)
+                self._finish(sequence, reason)
+                return at
+            if at == len(sequence.drafts) or outcome.token_id != sequence.drafts[at]:
+                return at
+            self._accepted += 1
+            self._scheduler.fed(sequence, 1)
+        raise AssertionError("the last outcome is no guess")
+
+    def _finish(self, sequence: Running, reason: FinishReason) -> None:
+        result = GenResult(
+            tokens=tuple(sequence.tokens),
+            finish_reason=reason,
+            cached_tokens=sequence.cached or 0,
+            routes=self._routes(sequence) if sequence.request.routes else None,
+        )
+        self._scheduler.stop(sequence, keep=True)
+        sequence.settle(result)
 
     def _routes(self, sequence: Running) -> torch.Tensor:
         routes = self._scheduler.pages.routes
         assert routes is not None
         return routes[sequence.pages].flatten(0, 1)[: sequence.held].cpu()
-
-
-class _OneByOne:
-    """Feeds one token at a time, so that no sum depends on how many there are."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
-
-    def __call__(self, spans: Sequence[Span]) -> torch.Tensor:
-        logits = [
-            self._decoder(
-                [
-                    Span(
-                        pages=span.pages,
-                        start=span.start + index,
-                        tokens=[token],
-                        wants_logits=span.wants_logits and index == len(span.tokens) - 1,
-                    )
-                ]
-            )
-            for span in spans
-            for index, token in enumerate(span.tokens)
-        ]
-        return torch.cat(logits)

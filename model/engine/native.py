@@ -14,6 +14,7 @@ import torch
 from ...kernels.decode_step import (
     DecodeRows,
     DecodeWeights,
+    JointWeights,
     LayerWeights,
     NativeStep,
     PagedMemory,
@@ -21,9 +22,12 @@ from ...kernels.decode_step import (
 )
 from ...kernels.rotary import rotary_table
 from ..model import DecoderLayer, Model
-from .decoder import Span
+from ..mtp import MtpModule
+from .decoder import Fed, Span
 from .pages import Pages
 
+FEW_TOKENS = 32
+"""Up to here this decoder is faster than matrix products, unless all spans are short."""
 _ROWS = 64
 """Most rows of one call; longer spans are fed in pieces."""
 _log = logging.getLogger(__name__)
@@ -32,13 +36,18 @@ _log = logging.getLogger(__name__)
 class NativeDecoder:
     """See the module."""
 
-    def __init__(self, step: NativeStep, vocab: int) -> None:
+    def __init__(self, step: NativeStep) -> None:
         self._step = step
-        self._vocab = vocab
 
     @classmethod
-    def build(cls, model: Model, pages: Pages, context: int) -> NativeDecoder | None:
-        """The decoder, or None when this machine or this model cannot have it."""
+    def build(
+        cls, model: Model, pages: Pages, context: int, module: MtpModule | None = None
+    ) -> NativeDecoder | None:
+        """The decoder, or None when this machine or this model cannot have it.
+
+        Args:
+            module: decode this one in place of the model's own layers.
+        """
         if pages.keys.device.type != "cpu" or pages.keys.dtype not in (
             torch.float32,
             torch.bfloat16,
@@ -47,48 +56,74 @@ class NativeDecoder:
         if problem := library_problem():
             _log.info("decoding with PyTorch alone: %s", problem)
             return None
-        memory = PagedMemory(keys=pages.keys, values=pages.values, routes=pages.routes)
-        return cls(NativeStep(_weights(model, context), memory), model.config.vocab_size)
+        layers = slice(0, model.config.num_hidden_layers)
+        if module is not None:
+            layers = slice(module.block.self_attn.index, module.block.self_attn.index + 1)
+        memory = PagedMemory(
+            keys=pages.keys[layers],
+            values=pages.values[layers],
+            routes=pages.routes if module is None else None,
+        )
+        return cls(NativeStep(_weights(model, module, context), memory))
 
-    def __call__(self, spans: Sequence[Span]) -> torch.Tensor:
+    def __call__(self, spans: Sequence[Span], given: torch.Tensor | None = None) -> Fed:
         """Feed all spans, `_ROWS` tokens at a time."""
         places = [(span, index) for span in spans for index in range(len(span.tokens))]
-        logits = [self._feed(places[at : at + _ROWS]) for at in range(0, len(places), _ROWS)]
-        return logits[0] if len(logits) == 1 else torch.cat(logits)
+        parts = [
+            self._feed(places[at : at + _ROWS], None if given is None else given[at : at + _ROWS])
+            for at in range(0, len(places), _ROWS)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return Fed(
+            torch.cat([part.logits for part in parts]), torch.cat([part.states for part in parts])
+        )
 
-    def _feed(self, places: Sequence[tuple[Span, int]]) -> torch.Tensor:
+    def _feed(self, places: Sequence[tuple[Span, int]], given: torch.Tensor | None) -> Fed:
         widest = max(len(span.pages) for span, _ in places)
         tables = [[*span.pages, *[0] * (widest - len(span.pages))] for span, _ in places]
         wanted = [
             row
             for row, (span, index) in enumerate(places)
-            if span.wants_logits and index == len(span.tokens) - 1
+            if len(span.tokens) - index <= span.wanted
         ]
-        return self._step(
-            DecodeRows(
-                tokens=torch.tensor([span.tokens[index] for span, index in places]),
-                positions=torch.tensor(
-                    [span.start + index for span, index in places], dtype=torch.int32
-                ),
-                tables=torch.tensor(tables, dtype=torch.int32),
-                wanted=torch.tensor(wanted, dtype=torch.int32),
+        return Fed(
+            *self._step(
+                DecodeRows(
+                    tokens=torch.tensor([span.tokens[index] for span, index in places]),
+                    positions=torch.tensor(
+                        [span.start + index for span, index in places], dtype=torch.int32
+                    ),
+                    tables=torch.tensor(tables, dtype=torch.int32),
+                    wanted=torch.tensor(wanted, dtype=torch.int32),
+                    given=given,
+                )
             )
         )
 
 
-def _weights(model: Model, context: int) -> DecodeWeights:
-    config = model.config
+def _weights(model: Model, module: MtpModule | None, context: int) -> DecodeWeights:
+    config, joint = model.config, None
+    layers, norm = model.model.decoder_layers(), model.model.norm
+    if module is not None:
+        layers, norm = [module.block], module.norm
+        joint = JointWeights(
+            state_norm=module.hidden_norm.weight.detach(),
+            embed_norm=module.embed_norm.weight.detach(),
+            joint=module.proj.weight.detach(),
+        )
     cos, sin = rotary_table(torch.arange(context), config.rotary_dim, config.rope_theta)
     return DecodeWeights(
-        layers=[_layer(layer) for layer in model.model.decoder_layers()],
+        layers=[_layer(layer) for layer in layers],
         embed=model.model.embed_tokens.weight.detach(),
-        norm=model.model.norm.weight.detach(),
+        norm=norm.weight.detach(),
         head=model.lm_head.weight.detach(),
         cos=cos,
         sin=sin,
         head_dim=config.head_dim,
         top_k=config.num_experts_per_tok,
         eps=config.rms_norm_eps,
+        joint=joint,
     )
 
 

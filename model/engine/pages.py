@@ -6,10 +6,13 @@ Knows no tokens: which page holds what is the radix tree's and the sequences' bu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 
 from ..config import ModelConfig
+from ..model import Model
+from ..mtp import MtpModules
 
 PAGE = 16
 """Tokens of a page: the lanes of one AVX-512 register of fp32 scores."""
@@ -26,16 +29,23 @@ class Pages:
         dtype: torch.dtype,
         device: torch.device,
         with_routes: bool,
+        draft_layers: int = 0,
     ) -> None:
-        """Memory is touched, and so taken from the machine, when a page is first written."""
+        """Memory is touched, and so taken from the machine, when a page is first written.
+
+        Args:
+            draft_layers: how many layers there are behind the model's own, for MTP modules.
+        """
         layers, heads, dim = (
             config.num_hidden_layers,
             config.num_key_value_heads,
             config.head_dim,
         )
         # Keys lie with the tokens innermost, so that one query scores a page lane by lane.
-        self.keys = torch.empty((layers, count, heads, dim, PAGE), dtype=dtype, device=device)
-        self.values = torch.empty((layers, count, heads, PAGE, dim), dtype=dtype, device=device)
+        every = layers + draft_layers
+        self.keys = torch.empty((every, count, heads, dim, PAGE), dtype=dtype, device=device)
+        self.values = torch.empty((every, count, heads, PAGE, dim), dtype=dtype, device=device)
+        self._drafts = slice(layers, every)
         self.routes: torch.Tensor | None = None
         """[pages, PAGE, layers, top_k] int16; None = not recorded."""
         if with_routes:
@@ -45,6 +55,19 @@ class Pages:
         self.count = count
         self._holders = [0] * count
         self._free = list(range(count - 1, -1, -1))
+
+    @classmethod
+    def of(cls, model: Model, count: int, *, with_routes: bool, mtp: MtpModules | None) -> Self:
+        """Pages for a model and its modules, in its type and where it lies."""
+        embedding = model.model.embed_tokens.weight
+        return cls(
+            model.config,
+            count=count,
+            dtype=embedding.dtype,
+            device=embedding.device,
+            with_routes=with_routes,
+            draft_layers=mtp.config.num_mtp_modules if mtp else 0,
+        )
 
     @property
     def free(self) -> int:
@@ -59,6 +82,10 @@ class Pages:
         """Hold a free page; `IndexError` when there is none."""
         page = self._free.pop()
         self._holders[page] = 1
+        if self._drafts.start < self._drafts.stop:
+            # A module may look at a place that it never came to write: let it find nothing there.
+            self.keys[self._drafts, page] = 0
+            self.values[self._drafts, page] = 0
         return page
 
     def hold(self, page: int) -> None:

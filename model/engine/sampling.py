@@ -6,54 +6,81 @@ Every row is sampled from its own numbers alone, so a token does not depend on i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from ...kernels.sampling import sample
-from .request import EngineError, Token
+from .request import EngineError, GenRequest, Token
 from .sequence import Running
 
 
-def draw(
-    sequences: Sequence[Running], logits: torch.Tensor, version: int
-) -> list[Token | EngineError]:
-    """The next token of each sequence, or why it has none.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a token is sought: behind a sequence and guesses of what follows it."""
+
+    sequence: Running
+    guesses: Sequence[int] = ()
+
+    @property
+    def request(self) -> GenRequest:
+        """Of the sequence."""
+        return self.sequence.request
+
+    @property
+    def number(self) -> float:
+        """What picks the token."""
+        return self.sequence.number(len(self.guesses))
+
+
+def draw(places: Sequence[Place], logits: torch.Tensor, version: int) -> list[Token | EngineError]:
+    """The token of each place, or why there is none.
 
     Args:
-        logits: [sequences, vocab] in fp32.
+        logits: [places, vocab] in fp32.
         version: of the weights, for the tokens.
     """
-    outcomes: list[Token | EngineError] = [_DAMAGED] * len(sequences)
+    outcomes: list[Token | EngineError] = [_DAMAGED] * len(places)
     # A sum is finite only if all its parts are; it cannot overflow for logits of any use.
     rows = logits.sum(-1).isfinite().tolist()
     shaped = logits
-    if any(sequence.request.shapes_logits for sequence in sequences):
+    if any(place.request.shapes_logits for place in places):
         shaped = logits.clone()
     ready = []
-    for row, sequence in enumerate(sequences):
+    for row, place in enumerate(places):
         if not rows[row]:
             continue
         try:
-            if sequence.request.shapes_logits:
-                _shape(sequence, shaped[row])
+            if place.request.shapes_logits:
+                _shape(place, shaped[row])
             ready.append(row)
         except Exception as error:  # a mask is the caller's code and fails its request alone
             outcomes[row] = EngineError(f"the request's logit mask or bias failed: {error!r}")
     if ready:
-        tokens = _sample([sequences[row] for row in ready], logits[ready], shaped[ready], version)
-        for row, token in zip(ready, tokens, strict=True):
+        chosen = [places[row] for row in ready]
+        if len(ready) < len(places):
+            logits, shaped = logits[ready], shaped[ready]
+        for row, token in zip(ready, _tokens(chosen, logits, shaped, version), strict=True):
             outcomes[row] = token
     return outcomes
+
+
+def guess(places: Sequence[Place], logits: torch.Tensor) -> list[int | None]:
+    """What `draw` would take if these were the model's logits; None = nothing can be said."""
+    return [
+        None if isinstance(outcome, EngineError) else outcome.token_id
+        for outcome in draw(places, logits, -1)
+    ]
 
 
 _DAMAGED = EngineError("expected finite logits, got NaN or infinity; the weights are damaged")
 
 
-def _shape(sequence: Running, logits: torch.Tensor) -> None:
+def _shape(place: Place, logits: torch.Tensor) -> None:
     """Apply what the request says to its row [vocab], in place."""
-    request, completion = sequence.request, sequence.completion
+    request, completion = place.request, [*place.sequence.completion, *place.guesses]
     if request.repetition_penalty != 1:
-        seen = torch.tensor(sorted(set(sequence.token_ids)), device=logits.device)
+        seen = torch.tensor(sorted({*request.prompt_ids, *completion}), device=logits.device)
         scores = logits[seen]
         factor = request.repetition_penalty
         logits[seen] = torch.where(scores > 0, scores / factor, scores * factor)
@@ -69,14 +96,25 @@ def _shape(sequence: Running, logits: torch.Tensor) -> None:
         raise ValueError("expected at least one allowed token, got none")
 
 
-def _sample(
-    sequences: Sequence[Running], logits: torch.Tensor, shaped: torch.Tensor, version: int
+def _tokens(
+    places: Sequence[Place], logits: torch.Tensor, shaped: torch.Tensor, version: int
 ) -> list[Token]:
-    requests = [sequence.request for sequence in sequences]
+    requests = [place.request for place in places]
     heat = torch.tensor([request.temperature or 1.0 for request in requests])
     scores = (logits.cpu() / heat[:, None]).log_softmax(-1)  # before all that shapes
-    picked = torch.empty(len(requests), dtype=torch.int64)
-    uniform = torch.tensor([sequence.rng.random() for sequence in sequences])
+    picked = _picked(places, shaped, heat)
+    logprobs = scores.gather(1, picked[:, None]).squeeze(1).tolist()
+    tops = _tops(scores, [request.top_logprobs for request in requests])
+    return [
+        Token(token_id=token_id, logprob=logprob, version=version, top=top)
+        for token_id, logprob, top in zip(picked.tolist(), logprobs, tops, strict=True)
+    ]
+
+
+def _picked(places: Sequence[Place], shaped: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
+    picked = torch.empty(len(places), dtype=torch.int64)
+    uniform = torch.tensor([place.number for place in places])
+    requests = [place.request for place in places]
     ways: dict[str, list[int]] = {}
     for row, request in enumerate(requests):
         ways.setdefault(_way(request.temperature, request.top_k, request.top_p), []).append(row)
@@ -94,12 +132,7 @@ def _sample(
                 torch.tensor([requests[row].top_p for row in rows]),
                 uniform[rows],
             )[0]
-    logprobs = scores.gather(1, picked[:, None]).squeeze(1).tolist()
-    tops = _tops(scores, [request.top_logprobs for request in requests])
-    return [
-        Token(token_id=token_id, logprob=logprob, version=version, top=top)
-        for token_id, logprob, top in zip(picked.tolist(), logprobs, tops, strict=True)
-    ]
+    return picked
 
 
 def _way(temperature: float, top_k: int, top_p: float) -> str:

@@ -44,12 +44,15 @@ class Scheduler:
     def plan(self) -> list[tuple[Running, Span]]:
         """What each running sequence feeds; its pages have room for it."""
         budget = self._step_tokens
+        spare = max(0, budget - len(self.running))  # guesses take no decoding sequence's turn
         chosen = []
         for sequence in sorted(self.running, key=lambda each: each.pending > 1):  # stable
             tokens = min(sequence.pending, budget)
             if tokens > 0 and sequence in self.running and self._make_room(sequence, tokens):
+                del sequence.drafts[min(spare, self._room_for_guesses(sequence, tokens)) :]
+                spare -= len(sequence.drafts)
+                budget -= tokens + len(sequence.drafts)
                 chosen.append((sequence, tokens))
-                budget -= tokens
         return [
             (sequence, _span(sequence, tokens))
             for sequence, tokens in chosen
@@ -145,6 +148,15 @@ class Scheduler:
         sequence.pages += [self.pages.take() for _ in range(missing)]
         return True
 
+    def _room_for_guesses(self, sequence: Running, tokens: int) -> int:
+        """How many of its guesses fit behind its next tokens; nobody gives up pages for them."""
+        end = sequence.held + tokens
+        missing = -(-(end + len(sequence.drafts)) // PAGE) - len(sequence.pages)
+        self.tree.evict(missing - self.pages.free)
+        taken = max(0, min(missing, self.pages.free))
+        sequence.pages += [self.pages.take() for _ in range(taken)]
+        return min(len(sequence.drafts), len(sequence.pages) * PAGE - end)
+
     def _preempt(self, sequence: Running) -> None:
         self.preempted += 1
         self.stop(sequence, keep=True)  # what nobody else needs meanwhile is found again
@@ -157,6 +169,7 @@ class Scheduler:
     def _vacate(self, sequence: Running) -> None:
         self.pages.release(sequence.pages)
         sequence.pages, sequence.held = [], 0
+        sequence.drafts, sequence.trail = [], None
 
 
 def _span(sequence: Running, tokens: int) -> Span:
@@ -164,6 +177,6 @@ def _span(sequence: Running, tokens: int) -> Span:
     return Span(
         pages=sequence.pages,
         start=held,
-        tokens=sequence.token_ids[held : held + tokens],
-        wants_logits=tokens == sequence.pending,
+        tokens=[*sequence.token_ids[held : held + tokens], *sequence.drafts],
+        wanted=1 + len(sequence.drafts) if tokens == sequence.pending else 0,
     )

@@ -8,7 +8,19 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import torch
+
 from .request import FinishReason, GenRequest, GenResult, Token
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Trail:
+    """What the MTP modules know of a sequence; index 0 is the first module."""
+
+    done: list[int]
+    """For how many positions each module has its final keys."""
+    states: list[torch.Tensor]
+    """What each has yet to read: the states of the depth before, [*, hidden], from `done` on."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -29,6 +41,12 @@ class Running:
     """None = not admitted yet."""
     epoch: int = 0
     """Which weights all its keys come from; -1 = from several."""
+    drafts: list[int] = field(default_factory=list)
+    """Guesses of the next tokens, to be fed with what is pending."""
+    trail: Trail | None = None
+    """How far the MTP modules came; None = nothing was fed since the pages were given."""
+    numbers: list[float] = field(default_factory=list)
+    """The random numbers of its tokens, as far as they were asked for."""
 
     @property
     def pending(self) -> int:
@@ -39,6 +57,13 @@ class Running:
     def completion(self) -> Sequence[int]:
         """The sampled ids."""
         return self.token_ids[len(self.request.prompt_ids) :]
+
+    def number(self, ahead: int) -> float:
+        """What picks the token `ahead` of the next one, in [0, 1); a guess of it uses the same."""
+        at = len(self.tokens) + ahead
+        while len(self.numbers) <= at:
+            self.numbers.append(self.rng.random())
+        return self.numbers[at]
 
     def add(self, token: Token) -> None:
         """Take a sampled token and tell who listens."""

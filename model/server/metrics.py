@@ -16,6 +16,8 @@ _ENGINE = {
     "prompt_tokens": ("counter", "Prompt tokens of admitted requests."),
     "cached_tokens": ("counter", "Prompt tokens found in the prefix cache."),
     "completion_tokens": ("counter", "Sampled tokens."),
+    "drafted_tokens": ("counter", "Guesses of MTP modules that the model was asked about."),
+    "accepted_tokens": ("counter", "Guesses that the model agreed with."),
     "preemptions": ("counter", "Sequences that lost their pages and waited again."),
     "steps": ("counter", "Forward passes."),
     "version": ("gauge", "Version of the weights."),

@@ -1,6 +1,7 @@
 """The compiled decode step against its formulas, on ugly shapes and poisoned memory."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from rollmill.kernels.decode_step import (
     DecodeRows,
     DecodeWeights,
+    JointWeights,
     LayerWeights,
     NativeStep,
     PagedMemory,
@@ -29,7 +31,9 @@ Make = Callable[..., tuple[DecodeWeights, PagedMemory]]
 
 @pytest.fixture
 def make() -> Make:
-    def build(name: str, dtype: torch.dtype, pages: int = 9) -> tuple[DecodeWeights, PagedMemory]:
+    def build(
+        name: str, dtype: torch.dtype, pages: int = 9, joined: bool = False
+    ) -> tuple[DecodeWeights, PagedMemory]:
         hidden, heads, kv, dim, rotary, experts, top_k, inner, vocab = SHAPES[name]
         rng = torch.Generator().manual_seed(0)
 
@@ -63,6 +67,13 @@ def make() -> Make:
             head_dim=dim,
             top_k=top_k,
             eps=1e-6,
+            joint=JointWeights(
+                state_norm=normal(hidden, std=1),
+                embed_norm=normal(hidden, std=1),
+                joint=normal(hidden, 2 * hidden),
+            )
+            if joined
+            else None,
         )
         memory = PagedMemory(
             keys=torch.full((2, pages, kv, dim, 16), float("nan"), dtype=dtype),
@@ -106,13 +117,30 @@ def test_it_equals_the_formulas(name: str, dtype: torch.dtype, make: Make) -> No
     for feed in FEEDS:
         got = step(feed)
         expected = reference.decode_step(weights, expected_memory, feed)
-        torch.testing.assert_close(got, expected, rtol=close, atol=close * expected.std().item())
+        for ours, theirs in zip(got, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=close, atol=close * theirs.std().item())
     assert expected_memory.routes is not None
     assert memory.routes is not None
     assert (memory.routes == expected_memory.routes).float().mean() > 0.99
     torch.testing.assert_close(
         memory.values, expected_memory.values, rtol=0.05, atol=0.05, equal_nan=True
     )
+
+
+@needs_library
+@pytest.mark.parametrize("name", SHAPES)
+def test_given_states_are_joined_with_the_embeddings(name: str, make: Make) -> None:
+    weights, memory = make(name, torch.float32, joined=True)
+    _, expected_memory = make(name, torch.float32)
+    step, rng = NativeStep(weights, memory), torch.Generator().manual_seed(1)
+    for feed in FEEDS:
+        given = torch.randn(len(feed.tokens), SHAPES[name][0], generator=rng)
+        rows = replace(feed, given=given)
+        expected = reference.decode_step(weights, expected_memory, rows)
+        for ours, theirs in zip(step(rows), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.std().item())
+    with pytest.raises(ValueError, match="given states with a joint"):
+        step(FEEDS[0])
 
 
 @needs_library
@@ -133,7 +161,8 @@ def test_neighbours_and_threads_change_no_bit(make: Make) -> None:
                         tables=feed.tables[row : row + 1].contiguous(),
                         wanted=torch.zeros(1, dtype=torch.int32),
                     )
-                    assert step(alone).equal(expected[row : row + 1])
+                    for got, whole in zip(step(alone), expected, strict=True):
+                        assert got.equal(whole[row : row + 1])
     finally:
         torch.set_num_threads(before)
 
