@@ -10,7 +10,10 @@ from typing import Any, Literal
 
 from ..model import ToolCall
 from ..verifiers import VerifierSpec
-from ..workspaces import WorkspaceSpec
+from ..workspaces import Limits, WorkspaceSpec
+
+LATER_LIMITS = ("inodes", "open_files")
+"""Fields of `Limits` that the first tasks did not have."""
 
 Domain = Literal["coding", "cowork"]
 
@@ -72,7 +75,16 @@ class Task:
     @property
     def task_id(self) -> str:
         """The first 16 hex digits of the SHA-256 of the content; depends on nothing else."""
-        return content_digest(asdict(self))
+        return content_digest(_without_news(asdict(self)))
+
+
+def _without_news(task: dict[str, Any]) -> dict[str, Any]:
+    """Leave out limits that came later, where they have their default: ids made before stay."""
+    limits, default = task["workspace"]["limits"], asdict(Limits())
+    for name in LATER_LIMITS:
+        if limits[name] == default[name]:
+            del limits[name]
+    return task
 
 
 def content_digest(value: Any) -> str:

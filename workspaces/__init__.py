@@ -1,6 +1,6 @@
 """Where an agent's commands run: contracts, providers and images. Knows no task."""
 
-from .artifact import Artifact, collect, lay, pack_tree, unpack_tree
+from .artifact import Artifact, collect, lay
 from .base import Provider, Workspace, opened
 from .bwrap import BwrapProvider
 from .cleaning import Holdings, holdings, remove_all
@@ -20,6 +20,7 @@ from .pool import PooledProvider
 from .reaper import leftovers
 from .registry import PROVIDERS, open_provider
 from .scripted import ScriptedProvider, ScriptedWorkspace
+from .trees import pack_tree, unpack_tree
 from .types import KIB, MIB, WORKDIR, ExecResult, Limits, WorkspaceSpec
 
 __all__ = [

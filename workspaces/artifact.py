@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .base import Workspace
+from .trees import pack_tree, unpack_tree
 from .types import MIB
 
 MAX_ARTIFACT_BYTES = 32 * MIB
@@ -19,32 +17,6 @@ class Artifact:
     """An agent's work: path relative to `WORKDIR` -> new content, None = deleted."""
 
     files: Mapping[str, bytes | None]
-
-
-def pack_tree(files: Mapping[str, bytes]) -> bytes:
-    """A gzipped tar of regular files; the same files give the same bytes."""
-    plain = io.BytesIO()
-    with tarfile.open(fileobj=plain, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for path in sorted(files):
-            info = tarfile.TarInfo(path)
-            info.size, info.mode = len(files[path]), 0o644
-            tar.addfile(info, io.BytesIO(files[path]))
-    return gzip.compress(plain.getvalue(), mtime=0)
-
-
-def unpack_tree(packed: bytes) -> dict[str, bytes]:
-    """The regular files of a (gzipped) tar, by path."""
-    if not packed:
-        return {}
-    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:*") as tar:
-        members = [member for member in tar if member.isfile()]
-        return {member.name: _content(tar, member) for member in members}
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    stream = tar.extractfile(member)
-    assert stream is not None, "isfile() was checked"
-    return stream.read()
 
 
 async def collect(workspace: Workspace, paths: Sequence[str]) -> Artifact:

@@ -55,10 +55,14 @@ class Workspace(Protocol):
         """
         ...
 
-    async def put_tree(self, tar: bytes, path: str = ".") -> None:
+    async def put_tree(self, tar: bytes, path: str = ".", *, max_bytes: int | None = None) -> None:
         """Unpack a tar (gzipped or not) of regular files and folders below `path`.
 
-        Raises: as `put`; `FileRefused` also for links, devices and members out of the tree.
+        Args:
+            max_bytes: of the tar when it is unzipped; None = `Limits.workspace_bytes`.
+
+        Raises: as `put`; `FileRefused` also for links, devices, members out of the tree, and a
+            tar that is too big; then nothing was written.
         """
         ...
 

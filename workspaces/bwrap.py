@@ -27,10 +27,15 @@ SITE = "/opt/rollmill"
 GRACE_S = 10.0
 CGROUP_PREFIX = "rollmill-"
 CGROUPS = Path("/sys/fs/cgroup")
+CPU_PERIOD_US = 100_000  # the kernel's own
 HOST_FILES = (
     "/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/libreoffice", "/etc/localtime",
     "/etc/mime.types", "/var/cache/fontconfig", "/var/lib/libreoffice",
 )  # fmt: skip
+SWITCHES = tuple(
+    f"/proc/{name}"
+    for name in ("sys", "irq", "bus", "fs", "acpi", "scsi", "driver", "mtrr", "sysrq-trigger")
+)
 ACCOUNTS = {
     "passwd": "agent:x:1000:1000::/home/agent:/bin/bash\n",
     "group": "agent:x:1000:\n",
@@ -40,11 +45,12 @@ GAPS = (
     "The host's /usr is visible read-only, so installed programs and their versions leak in.",
     "The runner and the commands share one user; only pid 1 and prctl keep them apart.",
     "There is no seccomp filter: the whole kernel interface of an unprivileged user is open.",
-    "CPU is not limited.",
+    "Files are not counted: many empty ones take memory up to its limit.",
 )
 AS_ROOT = ("Started by root, commands keep root's user id, though none of its capabilities.",)
 NO_CGROUPS = (
     "Memory and processes are limited by rlimits, per process, since no cgroup is writable.",
+    "CPU is not limited, since no cgroup is writable.",
 )
 
 
@@ -150,7 +156,7 @@ class BwrapProvider:
             "--clearenv", "--hostname", "workspace",
             *_host_view(self._python, self._sites[spec.image]),
             "--ro-bind", str(self._sites[spec.image]), SITE,
-            "--proc", "/proc", "--dev", "/dev",
+            "--proc", "/proc", *_switches(), "--dev", "/dev",
             *_tmpfs("/dev/shm", min(limits.tmp_bytes, 64 * MIB), "1777"),
             "--remount-ro", "/dev",
             *_tmpfs(WORKDIR, limits.workspace_bytes, "0755"),
@@ -160,6 +166,11 @@ class BwrapProvider:
             "--chdir", WORKDIR,
             "--", *runner_argv(limits, python=self._python, rlimits=rlimits),
         ]  # fmt: skip
+
+
+def _switches() -> list[str]:
+    """Read-only: the kernel's switches obey whoever is root outside, capabilities or not."""
+    return [word for path in SWITCHES for word in ("--ro-bind-try", path, path)]
 
 
 def _tmpfs(path: str, size: int, mode: str) -> list[str]:
@@ -266,8 +277,8 @@ def _fill(place: Path, spec: images.ImageSpec, python: str, version: str) -> Non
 
 
 def writable_cgroups() -> tuple[Path, ...]:
-    """The cgroup folders we may make children in: memory and pids (v1). Empty = none."""
-    roots = (CGROUPS / "memory", CGROUPS / "pids")
+    """The cgroup folders we may make children in: memory, pids and cpu (v1). Empty = none."""
+    roots = (CGROUPS / "memory", CGROUPS / "pids", CGROUPS / "cpu")
     return roots if all(os.access(root / "cgroup.procs", os.W_OK) for root in roots) else ()
 
 
@@ -275,10 +286,17 @@ def make_cgroup(root: Path, limits: Limits) -> Path:
     """A fresh child of a v1 hierarchy with its limit set."""
     group = root / f"{CGROUP_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:12]}"
     group.mkdir()
-    if root.name == "pids":
-        (group / "pids.max").write_text(str(limits.pids))
-    else:
-        (group / "memory.limit_in_bytes").write_text(str(limits.memory_bytes))
+    settings = {
+        "memory": {  # in this order; the second counts swap too, where the kernel counts it
+            "memory.limit_in_bytes": limits.memory_bytes,
+            "memory.memsw.limit_in_bytes": limits.memory_bytes,
+        },
+        "pids": {"pids.max": limits.pids},
+        "cpu": {"cpu.cfs_quota_us": max(int(limits.cpus * CPU_PERIOD_US), 1000)},
+    }
+    for name, value in settings[root.name].items():
+        if "memsw" not in name or (group / name).exists():
+            (group / name).write_text(str(value))
     return group
 
 

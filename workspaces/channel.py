@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import json
-import posixpath
+import resource
 import struct
-import tarfile
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
@@ -17,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .errors import DiskFull, FileRefused, WorkspaceError, WorkspaceGone
+from .trees import members_of
 from .types import ExecResult, Limits, WorkspaceSpec
 
 FRAME = struct.Struct(">II")
@@ -72,9 +71,14 @@ def runner_argv(
         "lifetime_s": limits.lifetime_s,
         "output_bytes": limits.output_bytes,
         "spill_bytes": limits.tmp_bytes // 8,
-        "rlimits": list(rlimits.items()),
+        "rlimits": list({**_always(limits), **rlimits}.items()),
     }
     return [python, "-I", "-S", "-c", _program(), json.dumps(config)]
+
+
+def _always(limits: Limits) -> dict[int, int]:
+    """What no cgroup limits. A core may be handed to a program of the host, so there is none."""
+    return {resource.RLIMIT_NOFILE: limits.open_files, resource.RLIMIT_CORE: 0}
 
 
 class RunnerWorkspace:
@@ -152,9 +156,10 @@ class RunnerWorkspace:
         """See `Workspace.get`."""
         return (await self._call({"op": "get", "path": path, "max_bytes": max_bytes}))[1]
 
-    async def put_tree(self, tar: bytes, path: str = ".") -> None:
+    async def put_tree(self, tar: bytes, path: str = ".", *, max_bytes: int | None = None) -> None:
         """See `Workspace.put_tree`."""
-        files, folders, payload = members_of(tar, path)
+        room = self.spec.limits.workspace_bytes if max_bytes is None else max_bytes
+        files, folders, payload = members_of(tar, path, max_bytes=room)
         await self._call({"op": "put", "files": files, "folders": folders}, payload)
 
     async def get_tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, bytes]:
@@ -249,30 +254,3 @@ def _retrieve(task: asyncio.Task[Any]) -> None:
     """Mark the exception of an exchange whose caller was cancelled as seen."""
     if not task.cancelled():
         task.exception()
-
-
-def members_of(tar: bytes, path: str) -> tuple[list[tuple[str, int, int]], list[str], bytes]:
-    """The files (path, mode, size), folders and joined contents of a tar laid below `path`.
-
-    Raises:
-        FileRefused: it is no tar, or a member is a link, a device or leaves the tree.
-    """
-    files, folders, contents = [], [], []
-    try:
-        with tarfile.open(fileobj=io.BytesIO(tar), mode="r:*") as archive:
-            for member in archive:
-                if not (member.isfile() or member.isdir()):
-                    raise FileRefused(f"{member.name!r} is neither a regular file nor a folder")
-                if member.name.startswith("/") or ".." in member.name.split("/"):
-                    raise FileRefused(f"{member.name!r} leaves the tree it is laid in")
-                place = posixpath.join(path, member.name)
-                if member.isdir():
-                    folders.append(place)
-                    continue
-                stream = archive.extractfile(member)
-                assert stream is not None, "a regular file has content"
-                contents.append(stream.read())
-                files.append((place, member.mode & 0o777 | 0o600, len(contents[-1])))
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise FileRefused(f"expected a tar, plain or gzipped: {error}") from error
-    return files, folders, b"".join(contents)

@@ -14,9 +14,10 @@ import io
 import tarfile
 from collections.abc import Awaitable, Callable
 
-from .artifact import Artifact, collect, lay, pack_tree
+from .artifact import Artifact, collect, lay
 from .base import Provider, Workspace, opened
 from .errors import DiskFull, FileRefused, WorkspaceGone
+from .trees import pack_tree
 from .types import KIB, MIB, ExecResult, Limits, WorkspaceSpec
 
 Check = Callable[[Provider], Awaitable[None]]
@@ -26,6 +27,8 @@ SMALL = Limits(
     pids=64,
     workspace_bytes=16 * MIB,
     tmp_bytes=32 * MIB,
+    inodes=2 * KIB,
+    open_files=256,
     output_bytes=4 * KIB,
     command_s=20.0,
     lifetime_s=300.0,

@@ -23,9 +23,10 @@ from .errors import EngineUnavailable
 from .ledger import LEDGER_ERRORS, Guard, Ledger
 from .reaper import default_ledger, held, labels, reap, remove
 from .tunnel import Tunnel
-from .types import WORKDIR, WorkspaceSpec
+from .types import MIB, WORKDIR, WorkspaceSpec
 
 RUNNER_CAPABILITIES = ("SETUID", "SETGID", "KILL", "CHOWN")
+SHM_BYTES = 64 * MIB
 REMOVAL_S = 15
 RETURN_S = 60.0
 """How long an engine that answered before may take to come back, as at its restart."""
@@ -239,7 +240,8 @@ class DockerProvider:
 
     def _host_config(self, spec: WorkspaceSpec) -> Mapping[str, Any]:
         limits = spec.limits
-        owned = "exec,nosuid,nodev,mode=0755,uid=1000,gid=1000"
+        room = f"nosuid,nodev,nr_inodes={limits.inodes}"
+        owned = f"exec,{room},mode=0755,uid=1000,gid=1000"
         return {
             "auto_remove": True,
             "read_only": True,
@@ -250,13 +252,13 @@ class DockerProvider:
             "security_opt": ["no-new-privileges"],
             "mem_limit": limits.memory_bytes,
             "memswap_limit": limits.memory_bytes,
-            "shm_size": min(limits.tmp_bytes, 64 << 20),
             "pids_limit": limits.pids,
             "nano_cpus": int(min(limits.cpus, self.cpus) * 1e9),
             "tmpfs": {
                 WORKDIR: f"{owned},size={limits.workspace_bytes}",
                 "/home/agent": f"{owned},size={limits.tmp_bytes}",
-                "/tmp": f"exec,nosuid,nodev,mode=1777,size={limits.tmp_bytes}",
+                "/tmp": f"exec,{room},mode=1777,size={limits.tmp_bytes}",
+                "/dev/shm": f"noexec,{room},mode=1777,size={min(limits.tmp_bytes, SHM_BYTES)}",
             },
         }
 

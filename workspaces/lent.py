@@ -59,10 +59,10 @@ class LentWorkspace:
         with self._call() as workspace:
             return await workspace.get(path, max_bytes=max_bytes)
 
-    async def put_tree(self, tar: bytes, path: str = ".") -> None:
+    async def put_tree(self, tar: bytes, path: str = ".", *, max_bytes: int | None = None) -> None:
         """See `Workspace.put_tree`."""
         with self._call() as workspace:
-            await workspace.put_tree(tar, path)
+            await workspace.put_tree(tar, path, max_bytes=max_bytes)
 
     async def get_tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, bytes]:
         """See `Workspace.get_tree`."""

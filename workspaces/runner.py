@@ -61,10 +61,13 @@ class Runner:
         self.reply({"state": state()})
         while True:
             header, payload = self.receive()
-            operation = getattr(self, "on_" + header.pop("op"))
+            name = header.pop("op")
+            operation = getattr(self, "on_" + name)
             try:
                 self.reply(*operation(payload, **header))
             except (Refused, OSError, ValueError) as error:  # ValueError: a null byte
+                if name == "exec":
+                    raise  # what a command may fail with is a result; this is ours
                 self.reply({"error": kind_of(error), "message": str(error)})
 
     def receive(self) -> tuple[dict[str, Any], bytes]:

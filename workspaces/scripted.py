@@ -6,9 +6,8 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .artifact import unpack_tree
-from .channel import members_of
 from .errors import FileRefused, WorkspaceGone
+from .trees import members_of, unpack_tree
 from .types import WORKDIR, ExecResult, WorkspaceSpec
 
 
@@ -68,10 +67,11 @@ class ScriptedWorkspace:
             raise FileRefused(f"{path!r} has {len(data)} bytes; at most {max_bytes} may leave")
         return data
 
-    async def put_tree(self, tar: bytes, path: str = ".") -> None:
+    async def put_tree(self, tar: bytes, path: str = ".", *, max_bytes: int | None = None) -> None:
         """See `Workspace.put_tree`; empty folders are not kept."""
         self._check_open()
-        files, _, payload = members_of(tar, path)
+        room = self.spec.limits.workspace_bytes if max_bytes is None else max_bytes
+        files, _, payload = members_of(tar, path, max_bytes=room)
         for name, _, size in files:
             self.files[_clean(name)], payload = payload[:size], payload[size:]
 

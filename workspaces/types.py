@@ -24,6 +24,10 @@ class Limits:
     """Size of the writable file system at `WORKDIR`."""
     tmp_bytes: int = 128 * MIB
     """Size of the writable file systems at /tmp and at the home directory, each."""
+    inodes: int = 64 * KIB
+    """Files and folders in each of these three and in /dev/shm."""
+    open_files: int = 1024
+    """File descriptors of each process."""
     output_bytes: int = 64 * KIB
     """Kept of each output stream of one command (head + tail); the rest goes to a spill file."""
     command_s: float = 60.0

@@ -1,10 +1,10 @@
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
-from rollmill.pipelines.task import Task
+from rollmill.pipelines.task import Task, content_digest
 
 MakeTask = Callable[..., Task]
 
@@ -32,3 +32,16 @@ def test_every_part_of_the_content_changes_the_id(
     make_task: MakeTask, change: dict[str, Any]
 ) -> None:
     assert make_task().task_id != make_task(**change).task_id
+
+
+def test_a_limit_that_came_later_changes_only_the_ids_of_tasks_that_set_it(
+    make_task: MakeTask,
+) -> None:
+    task = make_task()
+    first = {key: value for key, value in asdict(task.workspace.limits).items()
+             if key not in ("inodes", "open_files")}  # fmt: skip
+    written = asdict(task) | {"workspace": asdict(task.workspace) | {"limits": first}}
+    assert task.task_id == content_digest(written)
+
+    more = replace(task.workspace, limits=replace(task.workspace.limits, inodes=99))
+    assert make_task(workspace=more).task_id != task.task_id
