@@ -22,6 +22,8 @@ from ..workspaces import DiskFull, EngineUnavailable, Provider, WorkspaceError
 from . import progress
 from .ordered import in_order
 
+LEAST_AT_ONCE = 2
+"""Proposals of a family under way."""
 MACHINERY_TRIES = 3
 PROPOSALS_PER_TASK = 40
 """A family that admits less than one proposal in so many is given up on."""
@@ -95,14 +97,20 @@ async def prepare_supplies(
 async def make_tasks(
     run: Run, supplies: Sequence[Supply], *, seed: int, provider: Provider, concurrency: int
 ) -> list[Task]:
-    """The tasks of a run, made where they are not recorded yet, in the order of admission."""
+    """The tasks of a run, made where they are not recorded yet, in the order of admission.
+
+    The families are worked on together: what one waits for is time for another.
+    """
     progress.current().begin("tasks", sum(supply.quota for supply in supplies))
     stored = run.tasks()
-    tasks: list[Task] = []
-    for supply in supplies:
-        maker = _Maker(run, supply, stored, seed=seed, provider=provider)
-        tasks += await maker.make(concurrency)
-    return tasks
+    makers = [_Maker(run, supply, stored, seed=seed, provider=provider) for supply in supplies]
+    each = max(LEAST_AT_ONCE, concurrency // len(makers))
+
+    async def make(maker: _Maker) -> list[Task]:
+        return await maker.make(each)
+
+    async with in_order(make, makers, at_once=len(makers)) as results:
+        return [task async for made in results for task in made]
 
 
 class _Maker:

@@ -206,13 +206,13 @@ class _Audit:
             self.step_s[step] = self.step_s.get(step, 0.0) + time.monotonic() - began
 
     async def _try_null(self) -> None:
-        row = await self._probe(null_policy(), attempt=len(self.null))
+        row = await self._probe(null_policy(), self._in_haste, attempt=len(self.null))
         self.null.append(_verdict(row))
         if row.outcome != "fail":
             raise _Refused("null_passes" if row.outcome == "pass" else "null_unscored")
 
     async def _try_gold(self) -> None:
-        row = await self._probe(gold_policy(), attempt=len(self.gold))
+        row = await self._probe(gold_policy(), self.task, attempt=len(self.gold))
         verdict = _verdict(row)
         self.gold.append(verdict)
         failing = [check.name for check in verdict.checks if check.outcome == "fail"]
@@ -253,7 +253,7 @@ class _Audit:
 
     async def _try_cheats(self) -> None:
         async def attempt(cheat: Any) -> Tried:
-            row = await self._probe(cheat.policy(), attempt=0)
+            row = await self._probe(cheat.policy(), self._in_haste, attempt=0)
             return _tried(cheat.name, _verdict(row))
 
         self.cheats = await self._all(attempt, cheats_for(self.task, self.plan.cheats))
@@ -263,7 +263,7 @@ class _Audit:
 
     async def _try_alternatives(self) -> None:
         async def attempt(variant: Any) -> Tried:
-            return _tried(variant.label, await self._verify(variant.artifact))
+            return _tried(variant.label, await self._verify(self.task, variant.artifact))
 
         self.alternatives = await self._all(attempt, alternatives_of(self.task, self.artifact))
         refused = [tried.name for tried in self.alternatives if tried.outcome == "fail"]
@@ -272,7 +272,7 @@ class _Audit:
 
     async def _try_mutants(self) -> None:
         async def attempt(variant: Any) -> tuple[str, str]:
-            return variant.label, (await self._verify(variant.artifact)).outcome
+            return variant.label, (await self._verify(self._in_haste, variant.artifact)).outcome
 
         mutants = mutants_of(self.task, self.artifact, self.plan.mutants)
         judged = await self._all(attempt, mutants)
@@ -295,15 +295,24 @@ class _Audit:
                 future.cancel()
             await asyncio.gather(*futures, return_exceptions=True)
 
-    async def _verify(self, artifact: Artifact) -> Verdict:
+    @property
+    def _in_haste(self) -> Task:
+        """The task for what is expected to fail: a suite need not run on once it has."""
+        spec = self.task.verifier
+        if spec.name != "test_suite":
+            return self.task
+        hasty = replace(spec, params={**spec.params, "until_decided": True})
+        return replace(self.task, verifier=hasty)
+
+    async def _verify(self, task: Task, artifact: Artifact) -> Verdict:
         try:
-            return await verify(self.task, artifact, self.provider)
+            return await verify(task, artifact, self.provider)
         except WorkspaceError as error:
             raise self._broke("verifier", f"{type(error).__name__}: {error}") from error
 
-    async def _probe(self, policy: Policy, *, attempt: int) -> Trajectory:
+    async def _probe(self, policy: Policy, task: Task, *, attempt: int) -> Trajectory:
         tries = await attempt_episode(
-            self.task,
+            task,
             policy,
             self.provider,
             run_id="admission",

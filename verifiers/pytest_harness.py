@@ -34,6 +34,7 @@ class Recorder:
     def __init__(self, request: dict[str, Any]) -> None:
         self.wanted: list[str] | None = request["tests"]
         self.first = set(request["first"])
+        self.decisive = set(request["decisive"])
         self.max_failed: int | None = request["max_failed"]
         self.max_messages: int = request["max_messages"]
         self.test_timeout_s: float = request["test_timeout_s"]
@@ -60,7 +61,8 @@ class Recorder:
         wanted = set(self.wanted)
         config.hook.pytest_deselected(items=[i for i in items if i.nodeid not in wanted])
         kept = [item for item in items if item.nodeid in wanted]
-        items[:] = sorted(kept, key=lambda item: item.nodeid not in self.first)
+        early = self.first | self.decisive
+        items[:] = sorted(kept, key=lambda item: item.nodeid not in early)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
@@ -76,7 +78,9 @@ class Recorder:
         self.durations[item.nodeid] = round(time.process_time() - started, 4)
         failed = list(self.letters.values()).count("f")
         in_vain = bool(self.first) and not failed and self.first <= self.letters.keys()
-        if in_vain or (self.max_failed is not None and failed > self.max_failed):
+        decided = item.nodeid in self.decisive and self.letters.get(item.nodeid) != "p"
+        too_many = self.max_failed is not None and failed > self.max_failed
+        if in_vain or decided or too_many:
             item.session.shouldstop = "no use in going on"
 
     @pytest.hookimpl(hookwrapper=True)

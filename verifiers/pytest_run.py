@@ -83,6 +83,7 @@ async def run_suite(
     timeout_s: float,
     deselect: Sequence[str] = (),
     first: Sequence[str] = (),
+    decisive: Sequence[str] = (),
     max_failed: int | None = None,
     test_timeout_s: float = 0.0,
     test_wall_s: float = 0.0,
@@ -98,6 +99,7 @@ async def run_suite(
         timeout_s: processor seconds of the run; by the wall clock it gets `WALL_S` and more.
         deselect: beginnings of node ids that are not run.
         first: tests to run before the others; when none of them fails the run ends there.
+        decisive: tests to run before the others; the run ends when one of them does not pass.
         max_failed: the run ends when more fail than that; None = no limit.
         test_timeout_s: processor seconds of each test, twice that for collection; 0 = no limit.
         test_wall_s: seconds of each test by the wall clock; when it is given, a test over either
@@ -117,6 +119,7 @@ async def run_suite(
         "tests": None if tests is None else list(tests),
         "deselect": list(deselect),
         "first": list(first),
+        "decisive": list(decisive),
         "max_failed": max_failed,
         "test_timeout_s": test_timeout_s,
         "test_wall_s": test_wall_s,

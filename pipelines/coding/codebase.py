@@ -1,6 +1,7 @@
 """A source examined once: its stable tests, how long each takes and which lines each one runs.
 
-Two runs of the unmutated suite in a workspace, the second one traced; what they say is cached.
+Two runs of the unmutated suite in a workspace, the second one traced; what they say is cached. A
+suite with failures is run once more in between.
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ def _key(source: Source, layout: Layout, image: str) -> str:
 
 async def _learn(source: Source, layout: Layout, provider: Provider) -> dict[str, Any]:
     plain = await _run(source, layout, provider, trace=False)
-    _demand_green(source, plain)
+    if plain.named("failed") or plain.uncollected:
+        _demand_green(source, plain, await _run(source, layout, provider, trace=False))
     traced = await _run(source, layout, provider, trace=True)
     dropped = {test: _why_dropped(test, plain, traced) for test in plain.outcomes}
     stable = [test for test, why in dropped.items() if not why]
@@ -168,21 +170,24 @@ async def _run(source: Source, layout: Layout, provider: Provider, *, trace: boo
     return run
 
 
-def _demand_green(source: Source, run: SuiteRun) -> None:
-    failed, lost = run.named("failed"), [why.split(": ")[0] for why in run.uncollected]
+def _demand_green(source: Source, run: SuiteRun, again: SuiteRun) -> None:
+    """Refuse a source of which the same tests fail twice; those that fail once are flaky."""
+    failed = [test for test in again.named("failed") if run.outcomes.get(test) == "failed"]
+    lost = [why.split(": ")[0] for why in run.uncollected]
     if failed or lost:
-        said = [failure.message for failure in run.failures] or run.uncollected
+        told = [each.message for each in again.failures if each.test in failed] + [*run.uncollected]
         raise SourceError(
             f"source {source.name} fails {len(failed) + len(lost)} of its own tests unmutated: "
-            f"{', '.join([*failed, *lost][:5])}; the first says: {said[0].strip()[-300:]}; name "
-            f"tests to leave out in `ignore` of a list of sources, or choose another source"
+            f"{', '.join([*failed, *lost][:5])}; the first says: "
+            f"{''.join(told[:1]).strip()[-300:]}; name tests to leave out in `ignore` of a list "
+            "of sources, or choose another source"
         )
 
 
 def _why_dropped(test: str, plain: SuiteRun, traced: SuiteRun) -> str:
     if plain.outcomes[test] == "skipped":
         return "skipped"
-    if traced.outcomes.get(test) != plain.outcomes[test]:
+    if traced.outcomes.get(test) != plain.outcomes[test] or plain.outcomes[test] == "failed":
         return "flaky"
     return "slow" if plain.durations_s[test] > SLOW_TEST_S else ""
 

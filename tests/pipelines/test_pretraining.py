@@ -6,7 +6,7 @@ from rollmill.model.tokenizer import load_bundled_tokenizer
 from rollmill.pipelines.pretraining import RECALL_CUE_TOKENS, recall_samples
 
 
-def test_every_learned_token_follows_its_cue_as_it_did_before():
+def test_every_learned_token_follows_its_cue_as_it_did_before() -> None:
     tokenizer = load_bundled_tokenizer()
 
     for sample in recall_samples(tokenizer, count=50, seed=3):
@@ -21,7 +21,7 @@ def test_every_learned_token_follows_its_cue_as_it_did_before():
         assert all(tokenizer.special(id_) is None for id_ in ids[1:])
 
 
-def test_runs_come_back_in_another_order_and_their_cues_are_not_learned():
+def test_runs_come_back_in_another_order_and_their_cues_are_not_learned() -> None:
     tokenizer = load_bundled_tokenizer()
     samples = list(recall_samples(tokenizer, count=50, seed=3))
 
@@ -36,7 +36,7 @@ def test_runs_come_back_in_another_order_and_their_cues_are_not_learned():
     assert in_order < 3
 
 
-def test_the_same_seed_gives_the_same_sequences():
+def test_the_same_seed_gives_the_same_sequences() -> None:
     tokenizer = load_bundled_tokenizer()
 
     one, again, other = (

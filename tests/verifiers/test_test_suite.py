@@ -291,3 +291,21 @@ async def test_a_run_times_each_test_and_names_the_lines_it_ran(provider: Docker
     assert few.named("missing")  # it ended when the first ones passed
     assert not few.named("failed")
     assert WORKDIR not in str(dict(run.lines))
+
+
+@docker
+@pytest.mark.parametrize("name", ["nothing", "_exit 0 in the call", "half repaired", "repaired"])
+async def test_stopping_when_it_is_decided_changes_no_outcome(
+    provider: DockerProvider, name: str
+) -> None:
+    half = FIXED.replace("return a + b", "return 3 if a == 1 else 0")
+    files = {"half repaired": {"calc/__init__.py": half}, "repaired": {"calc/__init__.py": FIXED}}
+    changed = {**files, **CHEATS}[name]
+    hasty = VerifierSpec(name="test_suite", params={**JUDGE.params, "until_decided": True})
+
+    whole, early = [await judged(provider, changed, spec) for spec in (JUDGE, hasty)]
+
+    assert whole.outcome == early.outcome
+    assert {check.name for check in early.checks} <= {check.name for check in whole.checks}
+    if name == "nothing":
+        assert [check.name for check in early.checks] == WANTED[:1]

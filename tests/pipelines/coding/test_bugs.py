@@ -17,6 +17,7 @@ from rollmill.verifiers.pytest_run import Failure
 from rollmill.verifiers.test_suite import TestSuiteVerifier
 from rollmill.workspaces import Artifact, DockerProvider, lay, opened, unpack_tree
 
+from ..rollout.test_episode import FailingProvider
 from .packages import SHOP, WORDS, write_package
 
 docker = pytest.mark.docker
@@ -141,6 +142,24 @@ async def test_a_source_whose_tests_do_not_pass_unmutated_says_which(
         await Bugs().prepare(str(folder), provider, tmp_path)
     assert not list((tmp_path / "coding").glob("*")) if (tmp_path / "coding").exists() else True
     assert "source" in str(refusal.value)
+
+
+@docker
+async def test_a_test_that_fails_once_costs_itself_and_not_the_source(
+    tmp_path: Path, provider: DockerProvider
+) -> None:
+    moody = "\n\ndef test_moody():\n    import os\n    assert 'SPOILED' not in os.environ\n"
+    tests = SHOP["tests/test_price.py"] + moody
+    folder = write_package(tmp_path / "shop", SHOP | {"tests/test_price.py": tests})
+    once = FailingProvider(provider, spoiled={1})
+
+    source = await Bugs().prepare(str(folder), once, tmp_path)
+
+    assert source.dropped["tests/test_price.py::test_moody"] == "flaky"
+    assert len(source.tests) == 8
+    twice = FailingProvider(provider, spoiled={1, 2})
+    with pytest.raises(SourceError, match=r"fails 1 of .* unmutated.*test_moody"):
+        await Bugs().prepare(str(folder), twice, tmp_path / "another")
 
 
 def test_an_issue_varies_by_seed_and_stays_short() -> None:
