@@ -9,7 +9,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 DEMO ?= runs/demo-$(shell date -u +%Y%m%d-%H%M%S)
-BENCHMARKS := $(wildcard tests/benchmarks/*.py)
 
 # The repository root on sys.path would shadow PyPI's `kernels` and `verifiers`.
 export PYTHONSAFEPATH := 1
@@ -20,7 +19,7 @@ help:
 	@echo "make demo    set up, make tasks, roll out, train a little, report ($(DEMO))"
 	@echo "make test    set up, then check and run every test"
 	@echo "make check   ruff, mypy and the layer rule"
-	@echo "make bench   run tests/benchmarks"
+	@echo "make bench   run tests/benchmarks and write docs/benchmarks.md"
 	@echo "make clean   remove .venv, caches and containers; keeps runs/ (make clean-runs)"
 
 setup: .venv/.dev
@@ -59,11 +58,8 @@ test: check
 	ROLLMILL_OWN_ENGINE=1 $(BIN)/python -m pytest
 
 bench: .venv/.dev
-ifeq ($(BENCHMARKS),)
-	@echo "no benchmark yet: a file in tests/benchmarks/ makes one"
-else
-	@for file in $(BENCHMARKS); do $(BIN)/python $$file; done
-endif
+	$(BIN)/rollmill doctor --fix
+	$(BIN)/python tests/benchmarks
 
 clean:
 	@if [ -x $(BIN)/rollmill ]; then $(BIN)/rollmill clean; fi

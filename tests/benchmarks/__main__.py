@@ -1,0 +1,114 @@
+"""Runs the benchmarks one after the other and writes `docs/benchmarks.md`.
+
+A benchmark is a file beside this one with `--json` and `--quick`; it prints nothing when a test of
+what it measures is red, and its section then says so. This file measures nothing itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+PAGE = ROOT / "docs" / "benchmarks.md"
+VERSIONS = ("torch", "transformers", "docker", "mini-swe-agent", "swe-rex")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and write the page; 0 = every benchmark ran."""
+    known = sorted(path.stem for path in HERE.glob("[!_]*.py"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="example: python tests/benchmarks --quick model"
+    )
+    parser.add_argument("names", nargs="*", choices=[*known, []], help="all when none is named")
+    parser.add_argument("--quick", action="store_true", help="smaller counts, under a minute each")
+    parser.add_argument("--out", type=Path, default=PAGE, help="the page to write")
+    options = parser.parse_args(arguments)
+    sections, failed = [], []
+    for name in options.names or known:
+        command = [sys.executable, str(HERE / f"{name}.py"), "--json"]
+        command += ["--quick"] * options.quick
+        print(f"{name}: running", file=sys.stderr, flush=True)
+        began = time.monotonic()
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+        if done.returncode:
+            failed.append(name)
+        sections.append((name, json.loads(done.stdout) if done.stdout.strip() else None))
+    options.out.write_text(page(sections, quick=options.quick), encoding="utf-8")
+    print(f"wrote {options.out}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def page(sections: Sequence[tuple[str, Mapping[str, Any] | None]], *, quick: bool) -> str:
+    """The page as Markdown; a section without figures says why."""
+    found = ", ".join(f"{name} {found}" for name in VERSIONS if (found := _version(name)))
+    lines = [
+        "# Benchmarks",
+        "",
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, {os.cpu_count()} x {_processor()}, load "
+        f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {found}.",
+        "Written by `make bench`. Ours and the peers ran in turn in one run; a ratio over 1 means "
+        "that ours is better.",
+    ]
+    for name, figures in sections:
+        command = f"python tests/benchmarks/{name}.py --json{' --quick' * quick}"
+        lines += ["", f"## {name}", "", f"`{command}`", ""]
+        if figures is None:
+            lines.append("No figures: a test of what it measures is red, or it broke.")
+        else:
+            lines += ["| figure | ours | peers | ratio |", "|---|---|---|---|"]
+            lines += [f"| {' | '.join(row)} |" for row in _rows(figures)]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str, str, str]]:
+    for name, value in figures.items():
+        label = f"{above}{name}"
+        if not isinstance(value, Mapping):
+            yield f"`{label}`", _text(value), "", ""
+        elif "ours" not in value:
+            yield from _rows(value, f"{label}.")
+        else:
+            peers = [
+                f"{key.removeprefix('ratio_')} {_text(value[key.removeprefix('ratio_')])}"
+                for key in value
+                if key.startswith("ratio_")
+            ]
+            ratio = _text(value.get("ratio", ""))
+            yield f"`{label}`", _text(value["ours"]), ", ".join(peers), ratio
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _processor() -> str:
+    """The model's name where the system says it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), platform.machine())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""The benchmarks share one command line, and their page shows every figure that they print."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent / "benchmarks"
+BENCHMARKS = sorted(path.stem for path in HERE.glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_takes_the_same_flags(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(HERE / f"{name}.py"), "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(flag in done.stdout for flag in ("--json", "--quick", "--out"))
+
+
+def test_the_page_shows_every_figure_and_names_what_did_not_run() -> None:
+    page = runpy.run_path(str(HERE / "__main__.py"))["page"]
+    figures = {
+        "speed": {"ours": 4.0, "peer": 2.0, "ratio_peer": 2.0, "ratio": 2.0},
+        "leaks": 0,
+        "machine": {"cpus": 2},
+    }
+
+    text = page([("workspaces", figures), ("model", None)], quick=True)
+
+    assert "| `speed` | 4 | peer 2 | 2 |" in text
+    assert "| `leaks` | 0 |" in text
+    assert "| `machine.cpus` | 2 |" in text
+    assert "workspaces.py --json --quick" in text
+    assert text.index("## model") < text.index("No figures")
