@@ -75,16 +75,19 @@ class Task:
     @property
     def task_id(self) -> str:
         """The first 16 hex digits of the SHA-256 of the content; depends on nothing else."""
-        return content_digest(_without_news(asdict(self)))
+        return content_digest(described(self))
 
 
-def _without_news(task: dict[str, Any]) -> dict[str, Any]:
-    """Leave out limits that came later, where they have their default: ids made before stay."""
-    limits, default = task["workspace"]["limits"], asdict(Limits())
+def described(task: Task) -> dict[str, Any]:
+    """A task as plain data. What came later and is not used is left out: ids made before stay."""
+    data = asdict(task)
+    limits, default = data["workspace"]["limits"], asdict(Limits())
     for name in LATER_LIMITS:
         if limits[name] == default[name]:
             del limits[name]
-    return task
+    if not task.workspace.network:
+        del data["workspace"]["network"]
+    return data
 
 
 def content_digest(value: Any) -> str:

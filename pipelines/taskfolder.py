@@ -16,7 +16,7 @@ import json
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,7 +28,7 @@ from ..verifiers import VerifierSpec
 from ..workspaces import MIB, WORKDIR, Limits, WorkspaceSpec
 from .files import TEMPORARY, room_for, write_bytes
 from .harbor import SEED, dockerfile, solve_script, test_script
-from .task import Budget, Domain, Move, Provenance, Task, content_digest
+from .task import Budget, Domain, Move, Provenance, Task, content_digest, described
 
 HARBOR_SCHEMA = "1.4"
 FORMAT = 1
@@ -51,6 +51,7 @@ class _Rollmill(BaseModel):
     artifacts: tuple[str, ...]
     env: dict[str, str]
     limits: Limits
+    network: tuple[str, ...] = ()
     budget: Budget
     provenance: Provenance
     digests: dict[str, str]
@@ -127,6 +128,7 @@ def _read(folder: Path) -> tuple[_Rollmill, Task]:
         seed=seed.read_bytes() if seed.exists() else b"",
         env=ours.env,
         limits=ours.limits,
+        network=ours.network,
     )
     assets = sorted(path for path in hidden.rglob("*") if path.is_file())
     task = Task(
@@ -165,7 +167,7 @@ def _files(task: Task) -> dict[str, bytes]:
 
 
 def _toml(task: Task) -> dict[str, Any]:
-    limits = task.workspace.limits
+    limits, hosts = task.workspace.limits, list(task.workspace.network)
     ours = {
         "format": FORMAT,
         "task_id": task.task_id,
@@ -175,6 +177,7 @@ def _toml(task: Task) -> dict[str, Any]:
         "artifacts": list(task.artifacts),
         "env": dict(task.workspace.env),
         "limits": asdict(limits),
+        **({"network": hosts} if hosts else {}),
         "budget": asdict(task.budget),
         "provenance": asdict(task.provenance),
         "digests": _digests(task),
@@ -184,7 +187,7 @@ def _toml(task: Task) -> dict[str, Any]:
         "artifacts": [str(PurePosixPath(WORKDIR, path)) for path in task.artifacts],
         "task": {"name": f"rollmill/{task.task_id}", "keywords": [task.domain, task.family]},
         "metadata": {"category": task.family, "rollmill": ours},
-        "agent": {"timeout_sec": float(task.budget.time_limit_s)},
+        "agent": {"timeout_sec": float(task.budget.time_limit_s)} | _harbor_network(hosts),
         "verifier": {"timeout_sec": 600.0, "environment_mode": "separate"},
         "environment": {
             "network_mode": "no-network",
@@ -195,6 +198,12 @@ def _toml(task: Task) -> dict[str, Any]:
             "env": dict(task.workspace.env),
         },
     }
+
+
+def _harbor_network(hosts: Sequence[str]) -> dict[str, Any]:
+    """While the agent acts; the environment's own mode, which the verifier has, stays closed."""
+    names = sorted({host.partition(":")[0] for host in hosts})
+    return {"network_mode": "allowlist", "allowed_hosts": names} if names else {}
 
 
 def _digests(task: Task) -> dict[str, str]:
@@ -213,7 +222,7 @@ def _digests(task: Task) -> dict[str, str]:
         "verifier": content_digest(asdict(task.verifier)),
         "hidden assets": content_digest(dict(task.hidden)),
         "solution": content_digest([asdict(move) for move in task.solution]),
-        "settings": content_digest(asdict(bare)),
+        "settings": content_digest(described(bare)),
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from .errors import NetworkRefused
 from .types import ExecResult, WorkspaceSpec
 
 
@@ -88,6 +89,9 @@ class Provider(Protocol):
     isolation_gaps: tuple[str, ...]
     """What this provider isolates less well than Docker, one sentence each; empty = nothing."""
 
+    networks: bool
+    """Whether a workspace of it can be held to `WorkspaceSpec.network`, whatever runs in there."""
+
     async def prepare(self, images: Sequence[str]) -> dict[str, str]:
         """Make images ready, building what is missing; returns logical name -> content digest.
 
@@ -109,7 +113,8 @@ class Provider(Protocol):
             fresh: one that nobody used before and nobody will afterwards, as verdicts need it;
                 else it may be one that was used, emptied and compared with a new one.
 
-        Raises: as `prepare`; `FileRefused` or `DiskFull` when the seed cannot be laid.
+        Raises: as `prepare`; `FileRefused` or `DiskFull` when the seed cannot be laid;
+            `NetworkRefused` when it names hosts and this provider cannot hold it to them.
         """
         ...
 
@@ -123,6 +128,8 @@ async def opened(
     provider: Provider, spec: WorkspaceSpec, *, fresh: bool = False
 ) -> AsyncIterator[Workspace]:
     """A workspace for the length of a `with` block; see `Provider.open`."""
+    if spec.network and not provider.networks:
+        raise NetworkRefused(provider.name, spec.network)
     workspace = await provider.open(spec, fresh=fresh)
     try:
         yield workspace

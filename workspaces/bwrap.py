@@ -21,6 +21,8 @@ from pathlib import Path
 from . import images
 from .channel import RunnerWorkspace, runner_argv
 from .errors import EngineUnavailable, ImageError
+from .network import PROXY_ENV
+from .proxy import pins_of_environment, way_out
 from .types import MIB, WORKDIR, Limits, WorkspaceSpec
 
 SITE = "/opt/rollmill"
@@ -58,12 +60,14 @@ class BwrapProvider:
     """Opens workspaces on this host. One instance belongs to one event loop."""
 
     name = "bwrap"
+    networks = True
 
     def __init__(self, *, run_id: str = "") -> None:
         """Args:
         run_id: accepted for symmetry; these workspaces are our own child processes.
         """
         self.run_id = run_id
+        self._pins = pins_of_environment()
         self._cgroups = writable_cgroups()
         self.isolation_gaps: tuple[str, ...] = (
             *GAPS,
@@ -104,6 +108,7 @@ class BwrapProvider:
         assert process.stderr
         stderr = bytearray()
         listening = asyncio.create_task(_keep_tail(process.stderr, stderr))
+        carriage = way_out(spec, process.stdout, process.stdin, self._pins)
 
         async def remove() -> None:
             try:
@@ -112,17 +117,20 @@ class BwrapProvider:
                 process.kill()
                 await process.wait()
             await listening
+            if carriage:
+                await carriage.closed()
             for group in groups:
                 await _remove_cgroup(group)
             self._open.discard(workspace)
 
         workspace = RunnerWorkspace(
             spec,
-            process.stdout,
-            process.stdin,
+            carriage.control if carriage else process.stdout,
+            carriage or process.stdin,
             remove=remove,
             last_words=lambda: stderr.decode(errors="replace"),
             env={
+                **(PROXY_ENV if carriage else {}),
                 "PATH": f"{SITE}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
                 "PYTHONPATH": SITE,
             },
@@ -164,7 +172,9 @@ class BwrapProvider:
             *_tmpfs("/home/agent", limits.tmp_bytes, "0755"),
             "--remount-ro", "/",
             "--chdir", WORKDIR,
-            "--", *runner_argv(limits, python=self._python, rlimits=rlimits),
+            "--", *runner_argv(
+                limits, python=self._python, rlimits=rlimits, network=bool(spec.network)
+            ),
         ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from .errors import DiskFull, FileRefused, WorkspaceError, WorkspaceGone
 from .trees import members_of
@@ -22,7 +22,7 @@ FRAME = struct.Struct(">II")
 READY_S = 60.0
 RENEW_S = 5.0
 """A workspace that takes longer to be emptied is not worth it."""
-PARTS = ("runner_files", "runner_output", "runner_reset", "runner")
+PARTS = ("runner_files", "runner_net", "runner_output", "runner_reset", "runner")
 PATIENCE_S = 60.0
 """How long after its own deadline the runner may stay silent before it counts as gone."""
 
@@ -60,11 +60,16 @@ def _program() -> str:
 
 
 def runner_argv(
-    limits: Limits, *, python: str = "/usr/bin/python3", rlimits: Mapping[int, int] = NO_RLIMITS
+    limits: Limits,
+    *,
+    python: str = "/usr/bin/python3",
+    rlimits: Mapping[int, int] = NO_RLIMITS,
+    network: bool = False,
 ) -> list[str]:
     """The command line of a workspace's first process: it carries the runner's source.
 
     Args:
+        network: the stream also carries connections, see `network.py`.
         rlimits: `resource.RLIMIT_*` -> value for the commands, where no cgroup does it.
     """
     config = {
@@ -72,6 +77,7 @@ def runner_argv(
         "output_bytes": limits.output_bytes,
         "spill_bytes": limits.tmp_bytes // 8,
         "rlimits": list({**_always(limits), **rlimits}.items()),
+        "network": network,
     }
     return [python, "-I", "-S", "-c", _program(), json.dumps(config)]
 
@@ -81,6 +87,22 @@ def _always(limits: Limits) -> dict[int, int]:
     return {resource.RLIMIT_NOFILE: limits.open_files, resource.RLIMIT_CORE: 0}
 
 
+class Writer(Protocol):
+    """What is used of an `asyncio.StreamWriter`."""
+
+    def write(self, data: bytes, /) -> None:
+        """Put bytes in line."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until the line is short."""
+        ...
+
+    def close(self) -> None:
+        """Hang up."""
+        ...
+
+
 class RunnerWorkspace:
     """A workspace whose runner is at the other end of a stream."""
 
@@ -88,7 +110,7 @@ class RunnerWorkspace:
         self,
         spec: WorkspaceSpec,
         reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        writer: Writer,
         *,
         remove: Callable[[], Awaitable[None]],
         last_words: Callable[[], str],

@@ -21,6 +21,8 @@ from .dialling import address_of, attach, way_to
 from .engine import ENGINE_ERRORS, connect, knock
 from .errors import EngineUnavailable
 from .ledger import LEDGER_ERRORS, Guard, Ledger
+from .network import PROXY_ENV
+from .proxy import pins_of_environment, way_out
 from .reaper import default_ledger, held, labels, reap, remove
 from .tunnel import Tunnel
 from .types import MIB, WORKDIR, WorkspaceSpec
@@ -39,6 +41,7 @@ class DockerProvider:
     """Opens workspaces on one Docker Engine. One instance belongs to one event loop."""
 
     name = "docker"
+    networks = True
     isolation_gaps: tuple[str, ...] = ()
 
     def __init__(
@@ -64,6 +67,7 @@ class DockerProvider:
         self._client: docker.APIClient | None = None
         self._connecting = asyncio.Lock()
         self._guard = Guard(self._ledger)
+        self._pins = pins_of_environment()
         self._pending: set[asyncio.Task[Any]] = set()
         self._images: dict[str, str] = {}
         self._open: set[RunnerWorkspace] = set()
@@ -221,7 +225,7 @@ class DockerProvider:
         knock(self._address)
         made = client.create_container(
             image,
-            command=runner_argv(spec.limits),
+            command=runner_argv(spec.limits, network=bool(spec.network)),
             user="0:0",
             working_dir=WORKDIR,
             environment={},
@@ -285,18 +289,22 @@ class DockerProvider:
         raw, writer = streams
         stdout, stderr = asyncio.StreamReader(), bytearray()
         pump = asyncio.create_task(_demultiplex(raw, stdout, stderr))
+        carriage = way_out(spec, stdout, writer, self._pins)
 
         async def remove() -> None:
             await asyncio.to_thread(_await_removal, client, container)
             await asyncio.to_thread(self._ledger.end, lease)
             await pump
+            if carriage:
+                await carriage.closed()
             self._open.discard(workspace)
 
         workspace = RunnerWorkspace(
             spec,
-            stdout,
-            writer,
+            carriage.control if carriage else stdout,
+            carriage or writer,
             remove=remove,
+            env=PROXY_ENV if carriage else {},
             last_words=lambda: stderr.decode(errors="replace"),
         )
         return workspace

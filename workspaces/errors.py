@@ -28,6 +28,16 @@ class UnknownImage(ImageError, ValueError):
         super().__init__(f"unknown image {name!r}; choose one of: {', '.join(sorted(choices))}")
 
 
+class NetworkRefused(WorkspaceError, ValueError):
+    """A workspace that may reach some hosts, asked of a provider that cannot hold it to them."""
+
+    def __init__(self, provider: str, hosts: Iterable[str]) -> None:
+        super().__init__(
+            f"workspaces of {provider!r} cannot be held to a list of hosts "
+            f"({', '.join(hosts)}); use one of docker, bwrap, or no network"
+        )
+
+
 class FileRefused(WorkspaceError):
     """A file transfer that is not allowed: a link, a path out of the tree, too many bytes."""
 

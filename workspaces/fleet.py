@@ -26,6 +26,7 @@ class Fleet:
     """Opens workspaces on the engines of its members. One instance belongs to one event loop."""
 
     name = "docker"
+    networks = True
     isolation_gaps: tuple[str, ...] = ()
 
     def __init__(

@@ -32,6 +32,7 @@ class RunnerProvider(Protocol):
     """A provider whose workspaces can be renewed."""
 
     name: str
+    networks: bool
     isolation_gaps: tuple[str, ...]
 
     async def prepare(self, images: Sequence[str]) -> dict[str, str]:
@@ -91,7 +92,7 @@ class PooledProvider:
         reuses: int = 100,
         starts: int | None = None,
     ) -> None:
-        self.name = inner.name
+        self.name, self.networks = inner.name, inner.networks
         self.isolation_gaps = inner.isolation_gaps
         self.counts: Counter[str] = Counter()
         """`started`, `ahead` (taken unused), `recycled` (taken again), `doubted`, `worn`."""
@@ -109,6 +110,8 @@ class PooledProvider:
 
     def expect(self, spec: WorkspaceSpec, times: int) -> None:
         """See `Provider.expect`. Workspaces are started ahead, as far as the schedule goes."""
+        if spec.network:  # they are never kept ready
+            return
         kind = (spec.image, spec.limits)
         shelf = self._shelf(kind)
         shelf.expected = (shelf.expected or 0) + times
@@ -116,6 +119,8 @@ class PooledProvider:
 
     async def open(self, spec: WorkspaceSpec, *, fresh: bool = False) -> LentWorkspace:
         """See `Provider.open`."""
+        if spec.network:
+            return await self._open_apart(spec)
         kind = (spec.image, spec.limits)
         shelf = self._shelf(kind)
         if shelf.expected is not None:  # who opens more than was said says no more what comes
@@ -141,6 +146,17 @@ class PooledProvider:
             elif await self._renewed(workspace):
                 shelf.used.append(workspace)
                 await self._make_room()
+
+        return LentWorkspace(spec, workspace, give_back)
+
+    async def _open_apart(self, spec: WorkspaceSpec) -> LentWorkspace:
+        """A workspace that may reach hosts: what it fetched is for nobody after it."""
+        async with self._starts:
+            workspace = await self._inner.open(spec)
+        self.counts["started"] += 1
+
+        async def give_back(_: bool) -> None:
+            await workspace.close()
 
         return LentWorkspace(spec, workspace, give_back)
 

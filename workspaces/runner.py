@@ -37,6 +37,7 @@ from .runner_files import (
     split,
     write,
 )
+from .runner_net import carried
 from .runner_output import CHUNK, SPILL_DIR, Spill, Stream, take
 from .runner_reset import state, wipe
 
@@ -336,7 +337,7 @@ def main() -> None:
     if os.getpid() != 1:
         sys.exit("the runner must be process 1 of its own pid namespace: it kills all others")
     config = json.loads(sys.argv[1])
-    requests, replies = (os.fdopen(os.dup(fd), mode) for fd, mode in ((0, "rb"), (1, "wb")))
+    ends = os.dup(0), os.dup(1)
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1):
         os.dup2(null, fd)
@@ -346,4 +347,5 @@ def main() -> None:
     else:
         set_dumpable(False)
     os.makedirs(SPILL_DIR, exist_ok=True)
-    Runner(requests, replies, config).serve()
+    requests, replies = carried(*ends) if config["network"] else ends
+    Runner(os.fdopen(requests, "rb"), os.fdopen(replies, "wb"), config).serve()

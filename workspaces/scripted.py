@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .errors import FileRefused, WorkspaceGone
+from .errors import FileRefused, NetworkRefused, WorkspaceGone
 from .trees import members_of, unpack_tree
 from .types import WORKDIR, ExecResult, WorkspaceSpec
 
@@ -102,6 +102,7 @@ class ScriptedProvider:
     """Opens a `ScriptedWorkspace` on each of its scripts in turn."""
 
     name = "scripted"
+    networks = False
     isolation_gaps: tuple[str, ...] = ()
 
     def __init__(self, scripts: Sequence[Sequence[ExecResult | Exception]] = ()) -> None:
@@ -120,6 +121,8 @@ class ScriptedProvider:
 
     async def open(self, spec: WorkspaceSpec, *, fresh: bool = False) -> ScriptedWorkspace:
         """See `Provider.open`; every one is fresh."""
+        if spec.network:
+            raise NetworkRefused(self.name, spec.network)
         number = len(self.opened)
         script = self._scripts[number] if number < len(self._scripts) else []
         self.opened.append(ScriptedWorkspace(spec, script))

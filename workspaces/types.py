@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 WORKDIR = "/workspace"
 """Where the agent's files lie in every workspace; relative paths are relative to it."""
+
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?"
+HOST = re.compile(rf"(?=.{{1,253}}(?::|$))(?:{_LABEL}\.)*(?!\d+(?::|$)|0x){_LABEL}(?::\d{{1,5}})?")
+"""A host name and perhaps a port; never an address, whose last part is a number."""
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -52,6 +57,17 @@ class WorkspaceSpec:
     """A gzipped tar laid at `WORKDIR`, owned by the command user; empty = an empty folder."""
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    network: tuple[str, ...] = ()
+    """Hosts that commands may reach over TLS, as `name` (port 443) or `name:port`; empty = none.
+    Such a workspace is never used again, and verdicts are made without it."""
+
+    def __post_init__(self) -> None:
+        for host in self.network:
+            if not HOST.fullmatch(host):
+                raise ValueError(
+                    f"network must list lower-case host names such as 'pypi.org' or "
+                    f"'pypi.org:8443', got {host!r}; addresses and patterns cannot be allowed"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

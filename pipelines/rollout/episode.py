@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...model import Message
@@ -156,7 +156,9 @@ async def verify(
 
 
 async def _judged(task: Task, artifact: Artifact, provider: Provider) -> Verdict:
-    async with opened(provider, task.workspace, fresh=True) as workspace:
+    # No network: what an agent left could carry the hidden assets to a host on its list.
+    apart = replace(task.workspace, network=())
+    async with opened(provider, apart, fresh=True) as workspace:
         try:
             await lay(workspace, artifact)
         except (FileRefused, DiskFull) as refusal:

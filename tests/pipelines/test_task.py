@@ -7,6 +7,8 @@ import pytest
 from rollmill.pipelines.task import Task, content_digest
 
 MakeTask = Callable[..., Task]
+OLD_ID = "38cb8fc0b15addaf"
+"""Of the fixture's task, before a workspace could have a network."""
 
 
 def test_equal_tasks_have_equal_ids_however_their_numbers_are_written(make_task: MakeTask) -> None:
@@ -40,8 +42,18 @@ def test_a_limit_that_came_later_changes_only_the_ids_of_tasks_that_set_it(
     task = make_task()
     first = {key: value for key, value in asdict(task.workspace.limits).items()
              if key not in ("inodes", "open_files")}  # fmt: skip
-    written = asdict(task) | {"workspace": asdict(task.workspace) | {"limits": first}}
+    workspace = asdict(task.workspace) | {"limits": first}
+    del workspace["network"]  # which came later too
+    written = asdict(task) | {"workspace": workspace}
     assert task.task_id == content_digest(written)
 
     more = replace(task.workspace, limits=replace(task.workspace.limits, inodes=99))
     assert make_task(workspace=more).task_id != task.task_id
+
+
+def test_the_network_changes_the_id_and_its_absence_keeps_older_ones(make_task: MakeTask) -> None:
+    closed = make_task()
+    opened = replace(closed, workspace=replace(closed.workspace, network=("pypi.org",)))
+
+    assert closed.task_id == OLD_ID
+    assert opened.task_id != OLD_ID

@@ -45,6 +45,28 @@ def test_a_task_with_nothing_optional_loads_equal(make_task: MakeTask, tmp_path:
     assert load_task(tmp_path / "t") == task
 
 
+def test_the_hosts_that_a_task_may_reach_stand_in_its_folder(
+    make_task: MakeTask, tmp_path: Path
+) -> None:
+    hosts = ("pypi.org", "mirror.test:8443")
+    task = make_task(workspace=WorkspaceSpec(image="python", network=hosts))
+    save_task(task, tmp_path / "t")
+    file = tmp_path / "t/task.toml"
+    toml = tomllib.loads(file.read_text())
+
+    assert load_task(tmp_path / "t") == task
+    assert toml["metadata"]["rollmill"]["network"] == list(hosts)
+    assert toml["environment"]["network_mode"] == "no-network"
+    assert toml["agent"]["network_mode"] == "allowlist"
+    assert toml["agent"]["allowed_hosts"] == ["mirror.test", "pypi.org"]
+    file.write_text(file.read_text().replace('"pypi.org",', '"pypi.org", "evil.test",'))
+    with pytest.raises(TaskFolderError, match="its settings changed"):
+        load_task(tmp_path / "t")
+    file.write_text(file.read_text().replace("evil.test", "10.0.0.1"))
+    with pytest.raises(TaskFolderError, match="make the task again"):
+        load_task(tmp_path / "t")
+
+
 def test_the_same_task_gives_the_same_bytes(make_task: MakeTask, tmp_path: Path) -> None:
     save_task(make_task(), tmp_path / "a")
     save_task(make_task(), tmp_path / "b")

@@ -43,11 +43,14 @@ class FailingProvider:
         failing: AbstractSet[int] = frozenset(),
         spoiled: AbstractSet[int] = frozenset(),
     ) -> None:
-        self.name, self.isolation_gaps = provider.name, provider.isolation_gaps
+        self.name, self.networks = provider.name, provider.networks
+        self.isolation_gaps = provider.isolation_gaps
         self._provider, self._failing, self._spoiled = provider, failing, spoiled
         self.opened = 0
         self.fresh: list[bool] = []
         """Whether each was asked to be one that nobody used."""
+        self.hosts: list[tuple[str, ...]] = []
+        """What each was asked to reach."""
 
     async def prepare(self, images: Sequence[str]) -> dict[str, str]:
         return await self._provider.prepare(images)
@@ -58,6 +61,7 @@ class FailingProvider:
     async def open(self, spec: WorkspaceSpec, *, fresh: bool = False) -> Workspace:
         self.opened += 1
         self.fresh.append(fresh)
+        self.hosts.append(spec.network)
         if self.opened in self._failing:
             raise WorkspaceGone("the engine lost it")
         if self.opened in self._spoiled:
@@ -102,6 +106,13 @@ async def test_a_verdict_is_made_where_nobody_was_before(docker: Provider) -> No
     provider = FailingProvider(docker)
     row = await episode(bug_task(), gold_policy(), provider)
     assert (row.outcome, provider.fresh) == ("pass", [False, True])
+
+
+async def test_a_verdict_is_made_without_the_network_of_its_task(docker: Provider) -> None:
+    provider, task = FailingProvider(docker), bug_task()
+    open_task = replace(task, workspace=replace(task.workspace, network=("pypi.org",)))
+    row = await episode(open_task, gold_policy(), provider)
+    assert (row.outcome, provider.hosts) == ("pass", [("pypi.org",), ()])
 
 
 async def test_acting_and_grading_wait_for_a_place_of_their_own(docker: Provider) -> None:
