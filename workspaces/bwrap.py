@@ -49,7 +49,10 @@ GAPS = (
     "There is no seccomp filter: the whole kernel interface of an unprivileged user is open.",
     "Files are not counted: many empty ones take memory up to its limit.",
 )
-AS_ROOT = ("Started by root, commands keep root's user id, though none of its capabilities.",)
+AS_ROOT = (
+    "Started by root, commands keep root's user id, though none of its capabilities; "
+    "a file in the host's /usr that only root may read is readable.",
+)
 NO_CGROUPS = (
     "Memory and processes are limited by rlimits, per process, since no cgroup is writable.",
     "CPU is not limited, since no cgroup is writable.",
