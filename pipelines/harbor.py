@@ -74,11 +74,15 @@ exit 1
 
 def dockerfile(task: Task) -> str:
     """The agent's container: rollmill's image of that name with the seed laid."""
+    image = task.workspace.image
+    base = (
+        image.removeprefix("docker:") if image.startswith("docker:") else f"rollmill/{image}:latest"
+    )
     seed = f"ADD {SEED} {WORKDIR}/\n" if task.workspace.seed else ""
     return (
         f"# `rollmill doctor --fix` builds the base; tag it so, or give another one that holds\n"
         f"# the same tools: docker build --build-arg BASE=...\n"
-        f"ARG BASE=rollmill/{task.workspace.image}:latest\n"
+        f"ARG BASE={base}\n"
         f"FROM ${{BASE}}\n"
         f"WORKDIR {WORKDIR}\n{seed}"
     )

@@ -34,6 +34,7 @@ class Holdings:
     living: list[str] = field(default_factory=list)
     """Containers of runs that are at work, each with its run."""
     images: list[str] = field(default_factory=list)
+    """Our images and volumes, by name."""
     ledger: Path
 
 
@@ -46,6 +47,7 @@ def holdings() -> Holdings:
             (found.living if one.lives else found.dead).append(_described(one))
         for image in client.images(filters={"label": LABEL}):
             found.images += image["RepoTags"] or [image["Id"]]
+        found.images += [f"volume {name}" for name in _volumes(client)]
     found.dead += [_entry(holder) for holder in _dead_holders(ledger)]
     return found
 
@@ -65,10 +67,20 @@ def remove_all(*, with_images: bool = False, running: bool = False) -> list[str]
             with contextlib.suppress(*ENGINE_ERRORS):  # a container at work uses it
                 client.remove_image(image["Id"], force=True)
                 removed += image["RepoTags"] or [image["Id"]]
+        for name in _volumes(client) if with_images else ():
+            with contextlib.suppress(*ENGINE_ERRORS):  # the same
+                client.remove_volume(name)
+                removed.append(f"volume {name}")
     for holder in _dead_holders(ledger):
         ledger.let_go(holder["holder"])
         removed.append(_entry(holder))
     return removed
+
+
+def _volumes(client: docker.APIClient) -> list[str]:
+    """Those of `foreign.py`: a Python of ours, and what images of others declare."""
+    found = client.volumes(filters={"label": LABEL})["Volumes"] or ()
+    return [str(volume["Name"]) for volume in found]
 
 
 def answering() -> Generator[tuple[str, docker.APIClient], None, None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import struct
 import time
 from collections.abc import Coroutine, Mapping, Sequence
@@ -20,12 +21,15 @@ from .channel import RunnerWorkspace, runner_argv
 from .dialling import address_of, attach, way_to
 from .engine import ENGINE_ERRORS, connect, knock
 from .errors import EngineUnavailable
+from .foreign import LOADER, PYTHON, Foreign, fitted, is_foreign
 from .ledger import LEDGER_ERRORS, Guard, Ledger
 from .network import PROXY_ENV
 from .proxy import pins_of_environment, way_out
 from .reaper import default_ledger, held, labels, reap, remove
 from .tunnel import Tunnel
 from .types import MIB, WORKDIR, WorkspaceSpec
+
+log = logging.getLogger(__name__)
 
 RUNNER_CAPABILITIES = ("SETUID", "SETGID", "KILL", "CHOWN")
 SHM_BYTES = 64 * MIB
@@ -70,6 +74,8 @@ class DockerProvider:
         self._pins = pins_of_environment()
         self._pending: set[asyncio.Task[Any]] = set()
         self._images: dict[str, str] = {}
+        self._fitting = asyncio.Lock()
+        self._foreign: dict[str, Foreign] = {}
         self._open: set[RunnerWorkspace] = set()
 
     async def prepare(self, names: Sequence[str]) -> dict[str, str]:
@@ -110,6 +116,8 @@ class DockerProvider:
         """See `Provider.open`; every one is fresh."""
         image = (await self.prepare([spec.image]))[spec.image]
         client = await self._connected()
+        if is_foreign(spec.image):
+            await self._fit(client, spec.image, image)
         try:
             workspace = await self._started(client, spec, image)
         except EngineUnavailable:
@@ -122,6 +130,26 @@ class DockerProvider:
             await workspace.close()
             raise
         return workspace
+
+    async def _fit(self, client: docker.APIClient, name: str, image: str) -> None:
+        """Find out, once, what it takes to run an image that others made."""
+        async with self._fitting:
+            if name in self._foreign:
+                return
+            lease = await asyncio.to_thread(self._ledger.intend, self._guard.holder)
+            try:
+                owner = self._labels(lease, REMOVAL_S)
+                self._foreign[name] = await asyncio.to_thread(fitted, client, image, owner)
+            finally:
+                await asyncio.to_thread(self._ledger.end, lease)
+        log.warning(
+            "%s is not an image of ours: its runner uses a Python of ours, which commands can see "
+            "but not change; what runs in it is only as good as the image", name
+        )  # fmt: skip
+
+    def _labels(self, lease: str, lifetime_s: float) -> dict[str, str]:
+        holder = self._guard.holder
+        return labels(run=self.run_id, holder=holder, lease=lease, lifetime_s=lifetime_s)
 
     async def _started(
         self, client: docker.APIClient, spec: WorkspaceSpec, image: str
@@ -223,22 +251,25 @@ class DockerProvider:
     def _create(self, client: docker.APIClient, spec: WorkspaceSpec, image: str, lease: str) -> str:
         """A container that is not started yet. Blocks."""
         knock(self._address)
+        foreign, way = self._foreign.get(spec.image), bool(spec.network)
+        command = (
+            [*LOADER, *runner_argv(spec.limits, network=way, python=PYTHON)]
+            if foreign
+            else runner_argv(spec.limits, network=way)
+        )
         made = client.create_container(
             image,
-            command=runner_argv(spec.limits, network=bool(spec.network)),
+            command=command,
             user="0:0",
             working_dir=WORKDIR,
-            environment={},
             stdin_open=True,
             network_disabled=True,
             stop_signal="SIGKILL",  # the engine's own shutdown waits for nothing else
-            labels=labels(
-                run=self.run_id,
-                holder=self._guard.holder,
-                lease=lease,
-                lifetime_s=spec.limits.lifetime_s,
+            labels=self._labels(lease, spec.limits.lifetime_s),
+            host_config=client.create_host_config(
+                **self._host_config(spec), mounts=list(foreign.mounts) if foreign else []
             ),
-            host_config=client.create_host_config(**self._host_config(spec)),
+            **(foreign.overrules if foreign else {}),
         )
         return str(made["Id"])
 
@@ -290,6 +321,7 @@ class DockerProvider:
         stdout, stderr = asyncio.StreamReader(), bytearray()
         pump = asyncio.create_task(_demultiplex(raw, stdout, stderr))
         carriage = way_out(spec, stdout, writer, self._pins)
+        foreign = self._foreign.get(spec.image)
 
         async def remove() -> None:
             await asyncio.to_thread(_await_removal, client, container)
@@ -304,7 +336,7 @@ class DockerProvider:
             carriage.control if carriage else stdout,
             carriage or writer,
             remove=remove,
-            env=PROXY_ENV if carriage else {},
+            env={**(foreign.env if foreign else {}), **(PROXY_ENV if carriage else {})},
             last_words=lambda: stderr.decode(errors="replace"),
         )
         return workspace

@@ -33,6 +33,8 @@ from .errors import ImageError, UnknownImage
 log = logging.getLogger(__name__)
 
 SCRATCH_PREFIX = "rollmill-image-"
+FOREIGN = "docker:"
+"""A name that begins so is a reference to an image that others made, see `foreign.py`."""
 RECIPE = 1
 """Raise it when the way images are built changes what is in them."""
 
@@ -113,14 +115,19 @@ def spec_of(name: str) -> ImageSpec:
 
     Raises:
         UnknownImage: nothing defines it.
+        ImageError: others made it, so nothing is known of what is in it.
     """
+    if name.startswith(FOREIGN):
+        raise ImageError(f"{name!r} runs on a Docker Engine only; nothing here can build it")
     if name not in SPECS:
         raise UnknownImage(name, SPECS)
     return SPECS[name]
 
 
 def tag_of(name: str) -> str:
-    """`rollmill/NAME:HASH` of an image as it would be built on this host."""
+    """`rollmill/NAME:HASH` of an image as it would be built on this host; of others', their own."""
+    if name.startswith(FOREIGN):
+        return name.removeprefix(FOREIGN)
     spec = spec_of(name)
     content = [
         RECIPE, suite(), platform.machine(), spec.packages, spec.requirements, dict(spec.files)
@@ -149,6 +156,8 @@ def ensure(client: docker.APIClient, name: str) -> str:
     found = present(client, tag)
     if found:
         return found
+    if name.startswith(FOREIGN):
+        return _pulled(client, tag)
     with building(tag.replace("/", "-").replace(":", "-")):
         found = present(client, tag)
         if not found:
@@ -157,6 +166,18 @@ def ensure(client: docker.APIClient, name: str) -> str:
     if not found:
         raise ImageError(f"the engine lost {tag} right after it was built; try again")
     return found
+
+
+def _pulled(client: docker.APIClient, reference: str) -> str:
+    log.info("fetching %s", reference)
+    try:
+        client.pull(reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest")
+    except ENGINE_ERRORS as error:
+        raise ImageError(
+            f"the engine neither has {reference} nor can fetch it: {error}; "
+            "build, load or import it there, or correct the name"
+        ) from error
+    return present(client, reference)
 
 
 def present(client: docker.APIClient, tag: str) -> str:

@@ -104,7 +104,7 @@ def reap(
 def remove(client: docker.APIClient, container: str) -> None:
     """Remove a container at once; it may be on its way out already. Blocks."""
     with contextlib.suppress(*ENGINE_ERRORS):
-        client.remove_container(container, force=True)
+        client.remove_container(container, force=True, v=True)
 
 
 def held(client: docker.APIClient, holder: str) -> list[str]:
