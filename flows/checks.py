@@ -5,11 +5,14 @@ from __future__ import annotations
 import glob
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..pipelines.families import family_names, get_family
+from ..pipelines.rollout.judging import open_judge
 from ..pipelines.rollout.policies import open_policy
+from ..pipelines.task import Task
+from ..verifiers import RubricVerifier
 from ..workspaces import MIB, DiskFull
 from .config import ConfigError, GenerateConfig, SftConfig
 from .sources import choose_sources
@@ -30,7 +33,26 @@ def check_generate(config: GenerateConfig) -> None:
     _demand_distinct("policy", config.policy)
     for spec in config.policy:
         open_policy(spec)
+    check_judges((), config.judge)
     _demand_room(config.out)
+
+
+def check_judges(tasks: Iterable[Task], judges: Sequence[str]) -> None:
+    """Tasks of a rubric have somebody to judge them.
+
+    Raises:
+        ConfigError: nobody was named, or one twice.
+        UnknownPolicy: one of them names no model.
+    """
+    _demand_distinct("judge", judges)
+    for spec in judges:
+        open_judge(spec)
+    unjudged = [task.task_id for task in tasks if task.verifier.name == RubricVerifier.name]
+    if unjudged and not judges:
+        raise ConfigError(
+            f"expected --judge openai:URL#MODEL, since a rubric judges task {unjudged[0]}; "
+            "several are a panel"
+        )
 
 
 def check_sft(config: SftConfig) -> None:

@@ -41,6 +41,8 @@ class GenerateConfig(BaseModel):
     group: int = Field(default=1, ge=1)
     """Episodes of each task by each policy."""
     policy: tuple[str, ...] = Field(default=("gold",), min_length=1)
+    judge: tuple[str, ...] = ()
+    """Models that judge where a rubric does, a panel when several; as policies are named."""
     source: tuple[str, ...] = ()
     """Sources to make tasks from; empty = those that ship with the families."""
     split: Literal["train", "held_out", "all"] = "train"

@@ -55,6 +55,8 @@ class Crew:
     stages: Stages
     """What all shards share of each stage."""
     retries: int
+    judges: Sequence[Policy] = ()
+    """Who judges where a rubric does."""
 
 
 def plan_shards(
@@ -103,6 +105,7 @@ async def roll_out(shard: int, episodes: Sequence[Episode], crew: Crew) -> Count
             keep=lambda row: run.add_episode(shard, row),
             stages=crew.stages,
             retries=crew.retries,
+            judges=crew.judges,
         )
         progress.current().count("episodes", tries[-1].outcome)
         return tries[-1]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 from prefect import flow, task
@@ -17,8 +17,8 @@ from prefect.cache_policies import NO_CACHE
 from ..pipelines.dataset.errors import RunError
 from ..pipelines.rollout.agent import Agent
 from ..pipelines.rollout.episode import Stages
-from ..pipelines.rollout.policies import open_policy
-from ..pipelines.rollout.policy import Policy
+from ..pipelines.rollout.judging import opened_judges
+from ..pipelines.rollout.policies import answering, open_policy
 from ..workspaces import DiskFull, EngineUnavailable
 from . import progress
 from .checks import check_generate
@@ -46,9 +46,12 @@ async def generate(config: GenerateConfig) -> dict[str, Any]:
     config = at_start(config)
     check_generate(config)
     async with AsyncExitStack() as stack:
-        policies = [await stack.enter_async_context(_answering(spec)) for spec in config.policy]
+        policies = [
+            await stack.enter_async_context(answering(open_policy(spec))) for spec in config.policy
+        ]
+        judges = await stack.enter_async_context(opened_judges(config.judge))
         session = await stack.enter_async_context(opened_session(config))
-        tasks = await session.make_tasks()
+        tasks = await session.make_tasks(judges)
         shards = plan_shards(
             tasks, policies, group=config.group, seed=config.seed, shard_size=config.shard_size
         )
@@ -64,6 +67,7 @@ async def generate(config: GenerateConfig) -> dict[str, Any]:
                 grading=asyncio.Semaphore(config.grading_concurrency),
             ),
             retries=config.retries,
+            judges=judges,
         )
         outcomes = await _roll_out_all(shards, crew)
         manifest = session.run.finish()
@@ -106,13 +110,3 @@ async def _roll_out_all(shards: Sequence[Sequence[Episode]], crew: Crew) -> Coun
 async def _worth_a_retry(task: Any, run: Any, state: Any) -> bool:
     error = await state.result(raise_on_failure=False)
     return not isinstance(error, HOPELESS)
-
-
-@asynccontextmanager
-async def _answering(spec: str) -> AsyncIterator[Policy]:
-    policy = open_policy(spec)
-    try:
-        await policy.check()
-        yield policy
-    finally:
-        await policy.close()

@@ -10,6 +10,7 @@ import platformdirs
 
 from ..pipelines.dataset.store import Run
 from ..pipelines.families import family_names, get_family
+from ..pipelines.rollout.policy import Policy
 from ..pipelines.task import Task
 from ..workspaces import Provider, open_provider
 from .config import GenerateConfig
@@ -27,14 +28,19 @@ class Session:
     image_digests: Mapping[str, str]
     supplies: Sequence[Supply]
 
-    async def make_tasks(self) -> list[Task]:
-        """The tasks of the run; those already recorded are taken as they are."""
+    async def make_tasks(self, judges: Sequence[Policy] = ()) -> list[Task]:
+        """The tasks of the run; those already recorded are taken as they are.
+
+        Args:
+            judges: who judges where a rubric does.
+        """
         return await make_tasks(
             self.run,
             self.supplies,
             seed=self.config.seed,
             provider=self.provider,
             concurrency=self.config.concurrency,
+            judges=judges,
         )
 
 

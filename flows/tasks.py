@@ -17,6 +17,7 @@ from ..pipelines.admission import QUICK, Admission, admit
 from ..pipelines.dataset.records import ProposalRecord, Stage
 from ..pipelines.dataset.store import Run
 from ..pipelines.family import Family, Proposal, Rejected
+from ..pipelines.rollout.policy import Policy
 from ..pipelines.task import Task
 from ..workspaces import DiskFull, EngineUnavailable, Provider, WorkspaceError
 from . import progress
@@ -95,7 +96,13 @@ async def prepare_supplies(
 
 
 async def make_tasks(
-    run: Run, supplies: Sequence[Supply], *, seed: int, provider: Provider, concurrency: int
+    run: Run,
+    supplies: Sequence[Supply],
+    *,
+    seed: int,
+    provider: Provider,
+    concurrency: int,
+    judges: Sequence[Policy] = (),
 ) -> list[Task]:
     """The tasks of a run, made where they are not recorded yet, in the order of admission.
 
@@ -103,7 +110,10 @@ async def make_tasks(
     """
     progress.current().begin("tasks", sum(supply.quota for supply in supplies))
     stored = run.tasks()
-    makers = [_Maker(run, supply, stored, seed=seed, provider=provider) for supply in supplies]
+    makers = [
+        _Maker(run, supply, stored, seed=seed, provider=provider, judges=judges)
+        for supply in supplies
+    ]
     each = max(LEAST_AT_ONCE, concurrency // len(makers))
 
     async def make(maker: _Maker) -> list[Task]:
@@ -124,12 +134,14 @@ class _Maker:
         *,
         seed: int,
         provider: Provider,
+        judges: Sequence[Policy],
     ) -> None:
         self._run = run
         self._supply = supply
         self._stored = stored
         self._seed = seed
         self._provider = provider
+        self._judges = judges
         name = supply.family.name
         self._known = {record.key: record for record in run.proposals() if record.family == name}
 
@@ -198,7 +210,7 @@ class _Maker:
             )
             return _Decision(record=record)
         build_s = time.monotonic() - began
-        admission = await admit(task, self._provider, plan=QUICK)
+        admission = await admit(task, self._provider, plan=QUICK, judges=self._judges)
         task = admission.task
         gold_passed = any(verdict.outcome == "pass" for verdict in admission.gold)
         stage: Stage = "gold_valid" if gold_passed else "built"

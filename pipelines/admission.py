@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
-from ..verifiers import Verdict, flags_of
+from ..verifiers import Verdict, agreement_of, flags_of
 from ..workspaces import Artifact, Provider, WorkspaceError
 from .audit import alternatives_of, cheats_for, mutants_of
 from .rollout.authored import gold_policy, null_policy
@@ -58,6 +58,9 @@ class Plan:
 FULL = Plan()
 QUICK = Plan(runs=2, cheats=2, mutants=3, alternatives=False)
 """While tasks are made: each tries another part of the battery, so that a run tries all of it."""
+
+CALIBRATION = Plan(runs=1, cheats=0, mutants=0, alternatives=False)
+"""Only whether gold and null are told apart, for judges that are new to a task."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +110,21 @@ class Admission:
         """The share of near misses that fail; None = none could be made or judged."""
         return self.killed / self.mutants if self.mutants else None
 
+    @property
+    def agreement(self) -> dict[str, tuple[int, int]]:
+        """Where a panel judges: its votes on the gold solution and on doing nothing that went with
+        the decision, and all that were cast. On an admitted gold solution the decision is right.
+        """
+        votes = {
+            name: [count for verdict in verdicts if (count := agreement_of(verdict))]
+            for name, verdicts in (("gold", self.gold), ("null", self.null))
+        }
+        return {
+            name: (sum(same for same, _ in counts), sum(cast for _, cast in counts))
+            for name, counts in votes.items()
+            if counts
+        }
+
     def evidence(self) -> dict[str, Any]:
         """For `admission.json`, as JSON values."""
         fields = {name: getattr(self, name) for name in self.__slots__ if name != "task"}
@@ -116,7 +134,8 @@ class Admission:
             else value
             for name, value in fields.items()
         }
-        return {**plain, "verifier_strength": self.verifier_strength}
+        judged = {"agreement": self.agreement} if self.agreement else {}
+        return {**plain, **judged, "verifier_strength": self.verifier_strength}
 
 
 class _Refused(Exception):
@@ -128,7 +147,9 @@ class _Refused(Exception):
         self.detail = detail
 
 
-async def admit(task: Task, provider: Provider, *, plan: Plan = FULL) -> Admission:
+async def admit(
+    task: Task, provider: Provider, *, plan: Plan = FULL, judges: Sequence[Policy] = ()
+) -> Admission:
     """Probe a task; the first failure decides.
 
     Once doing nothing (it costs least and rejects most), once the gold solution, then the cheats,
@@ -137,7 +158,7 @@ async def admit(task: Task, provider: Provider, *, plan: Plan = FULL) -> Admissi
     Raises:
         AdmissionError: a probe broke in our machinery.
     """
-    audit = _Audit(task, provider, plan)
+    audit = _Audit(task, provider, plan, judges)
     reason: Reason = "admitted"
     detail = ""
     try:
@@ -150,8 +171,10 @@ async def admit(task: Task, provider: Provider, *, plan: Plan = FULL) -> Admissi
 class _Audit:
     """The probes of one task, and what they found so far."""
 
-    def __init__(self, task: Task, provider: Provider, plan: Plan) -> None:
-        self.task, self.provider, self.plan = task, provider, plan
+    def __init__(
+        self, task: Task, provider: Provider, plan: Plan, judges: Sequence[Policy]
+    ) -> None:
+        self.task, self.provider, self.plan, self.judges = task, provider, plan, judges
         self.began = time.monotonic()
         self.step_s: dict[str, float] = {}
         self.null: list[Verdict] = []
@@ -306,7 +329,7 @@ class _Audit:
 
     async def _verify(self, task: Task, artifact: Artifact) -> Verdict:
         try:
-            return await verify(task, artifact, self.provider)
+            return await verify(task, artifact, self.provider, judges=self.judges)
         except WorkspaceError as error:
             raise self._broke("verifier", f"{type(error).__name__}: {error}") from error
 
@@ -319,6 +342,7 @@ class _Audit:
             attempt=attempt,
             seed=attempt,
             retries=1,
+            judges=self.judges,
         )
         row = tries[-1]
         if row.verdict is None:

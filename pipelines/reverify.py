@@ -13,15 +13,17 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..verifiers import Check, Verdict
+from ..verifiers import Check, RubricVerifier, Verdict
 from ..verifiers.reward import OUTCOME
 from ..workspaces import Provider, WorkspaceError
+from .admission import CALIBRATION, AdmissionError, admit
 from .dataset.errors import RunError
 from .dataset.manifest import read_config, sound_shards
 from .dataset.schema import from_row
 from .dataset.shards import read_shard
 from .dataset.store import Run, read_tasks
 from .rollout.episode import calls_of, reward_of, verify
+from .rollout.policy import Policy
 from .task import Task
 from .trajectory import SCORED, Status, Trajectory
 
@@ -48,21 +50,29 @@ class Change:
         )
 
 
-async def reverify(run: Path, provider: Provider, *, at_once: int = 2) -> AsyncIterator[Change]:
+async def reverify(
+    run: Path, provider: Provider, *, at_once: int = 2, judges: Sequence[Policy] = ()
+) -> AsyncIterator[Change]:
     """Judge every whole shard of a run again, in the order of its rows.
+
+    Args:
+        judges: who judges where a rubric does, once they told the gold solution of that task from
+            nothing; else its episodes are `unscored`.
 
     Raises:
         RunError: the run cannot be read, or holds an episode without its task.
     """
     tasks = read_tasks(run)
     read_config(run)
+    trial = _Trial(provider, judges)
     for number, shard in enumerate(sound_shards(run)):
         rows = [from_row(row) for row in read_shard(shard)]
         slots = asyncio.Semaphore(at_once)
 
         async def again(row: Trajectory, slots: asyncio.Semaphore = slots) -> Trajectory:
             async with slots:
-                return await _again(row, _task_of(row, tasks, run), provider)
+                task = _task_of(row, tasks, run)
+                return await _again(row, task, provider, trial)
 
         for before, now in zip(rows, await asyncio.gather(*map(again, rows)), strict=True):
             yield Change(shard=number, before=before, now=now)
@@ -92,21 +102,55 @@ def summary(changes: Sequence[Change]) -> dict[str, int]:
     return dict(sorted(turns.items()))
 
 
-async def _again(row: Trajectory, task: Task, provider: Provider) -> Trajectory:
+class _Trial:
+    """Puts gold and null of each task of a rubric before the judges, once, before the episodes."""
+
+    def __init__(self, provider: Provider, judges: Sequence[Policy]) -> None:
+        self._provider, self.judges = provider, judges
+        self._found: dict[str, asyncio.Future[str]] = {}
+
+    async def failing(self, task: Task) -> str:
+        """Why the judges cannot be used for a task; empty = they can, or need not be."""
+        if task.verifier.name != RubricVerifier.name:
+            return ""
+        if task.task_id not in self._found:
+            self._found[task.task_id] = asyncio.ensure_future(self._tried(task))
+        return await self._found[task.task_id]
+
+    async def _tried(self, task: Task) -> str:
+        try:
+            found = await admit(task, self._provider, plan=CALIBRATION, judges=self.judges)
+        except AdmissionError as error:
+            return str(error)
+        return "" if found.admitted else f"{found.reason} {found.detail}".strip()
+
+
+async def _again(row: Trajectory, task: Task, provider: Provider, trial: _Trial) -> Trajectory:
     refused = row.verdict is not None and row.verdict.verifier.startswith("artifact@")
     if row.status not in JUDGED or refused:
         return row
+    if failing := await trial.failing(task):
+        return _unscored(row, "judges", f"they do not tell the gold solution from none: {failing}")
     try:
-        verdict = await verify(task, row.artifact, provider, calls=calls_of(row.messages))
+        calls = calls_of(row.messages)
+        verdict = await verify(task, row.artifact, provider, calls=calls, judges=trial.judges)
     except WorkspaceError as error:
-        check = Check(name="workspace", outcome="unscored", evidence=str(error)[:300])
-        verdict = Verdict(outcome="unscored", score=0.0, checks=(check,))
+        return _unscored(row, "workspace", str(error))
     if verdict.outcome == "unscored":
-        return replace(row, verdict=verdict, status="verifier_error", reward=None, reward_parts={})
+        return _without_score(row, verdict)
     reward = reward_of(verdict)
     status: Status = "submitted" if row.status == "verifier_error" else row.status
     parts = {**row.reward_parts, OUTCOME: reward}
     return replace(row, verdict=verdict, status=status, error="", reward=reward, reward_parts=parts)
+
+
+def _unscored(row: Trajectory, name: str, evidence: str) -> Trajectory:
+    check = Check(name=name, outcome="unscored", evidence=evidence[:300])
+    return _without_score(row, Verdict(outcome="unscored", score=0.0, checks=(check,)))
+
+
+def _without_score(row: Trajectory, verdict: Verdict) -> Trajectory:
+    return replace(row, verdict=verdict, status="verifier_error", reward=None, reward_parts={})
 
 
 def _task_of(row: Trajectory, tasks: dict[str, Task], run: Path) -> Task:

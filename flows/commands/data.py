@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .running import Json, next_steps, show
+from .running import Json, Judges, next_steps, show
 
 if TYPE_CHECKING:
     from ...pipelines.dataset.export import ExportSummary
@@ -86,6 +86,7 @@ def reverify(
     out: Annotated[
         Path | None, typer.Option(help="Also write a run with the new verdicts.")
     ] = None,
+    judge: Judges = None,
     workspace: Annotated[str, typer.Option(help="auto, docker or bwrap.")] = "auto",
     json: Json = False,
 ) -> None:
@@ -98,18 +99,24 @@ def reverify(
 
     from ...pipelines import reverify as again
     from ...pipelines.dataset.store import read_tasks
+    from ...pipelines.rollout.judging import opened_judges
     from ...workspaces import open_provider
+    from ..checks import check_judges
     from ..progress import current, shown
     from .running import heard
+
+    tasks, at_once = read_tasks(run), 2 * (os.cpu_count() or 1)
+    check_judges(tasks.values(), judge or [])
 
     async def judged() -> list[again.Change]:
         provider = open_provider(workspace)
         try:
-            await provider.prepare(sorted({t.workspace.image for t in read_tasks(run).values()}))
+            await provider.prepare(sorted({task.workspace.image for task in tasks.values()}))
             found = []
-            async for change in again.reverify(run, provider, at_once=2 * (os.cpu_count() or 1)):
-                found.append(change)
-                current().count("reverify", change.now.outcome)
+            async with opened_judges(judge or []) as judges:
+                async for change in again.reverify(run, provider, at_once=at_once, judges=judges):
+                    found.append(change)
+                    current().count("reverify", change.now.outcome)
             return found
         finally:
             await provider.close()

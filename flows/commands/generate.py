@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .running import ConfigFile, Json, given, next_steps, run_flow, show, split_list
+from .running import ConfigFile, Json, Judges, given, next_steps, run_flow, show, split_list
 
 if TYPE_CHECKING:
     from ..config import GenerateConfig
@@ -29,6 +29,7 @@ def generate(
         list[str] | None,
         typer.Option(help="bundled, gold, null or openai:URL#MODEL; may be repeated. [gold]"),
     ] = None,
+    judge: Judges = None,
     source: Annotated[
         list[str] | None,
         typer.Option(

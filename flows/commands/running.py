@@ -14,6 +14,10 @@ from typing import Annotated, Any
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Judges = Annotated[
+    list[str] | None,
+    typer.Option("--judge", help="openai:URL#MODEL, for rubrics; several are a panel. [none]"),
+]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="TOML file with the same settings; flags win.")
 ]

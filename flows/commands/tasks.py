@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .generate import generate_config
-from .running import ConfigFile, Json, heard, show
+from .running import ConfigFile, Json, Judges, heard, show
 
 if TYPE_CHECKING:
     from ...pipelines.admission import Admission
@@ -29,6 +29,7 @@ def make(
     source: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
     split: Annotated[str | None, typer.Option(help="train, held_out or all. [train]")] = None,
     workspace: Annotated[str | None, typer.Option(help="auto, docker or bwrap. [auto]")] = None,
+    judge: Judges = None,
     seed: Annotated[int | None, typer.Option(help="[0]")] = None,
     concurrency: Annotated[int | None, typer.Option(help="[2 a CPU]")] = None,
     config: ConfigFile = None,
@@ -46,16 +47,18 @@ def make(
         source=source,
         split=split,
         workspace=workspace,
+        judge=judge,
         seed=seed,
         concurrency=concurrency,
     )
+    from ...pipelines.rollout.judging import opened_judges
     from ..checks import check_generate
     from ..progress import shown
     from ..session import opened_session
 
     async def made() -> list[str]:
-        async with opened_session(settings) as session:
-            return [task.task_id for task in await session.make_tasks()]
+        async with opened_judges(settings.judge) as judges, opened_session(settings) as session:
+            return [task.task_id for task in await session.make_tasks(judges)]
 
     check_generate(settings)
     with shown(quiet=json), heard():
@@ -72,6 +75,7 @@ def audit(
     quick: Annotated[
         bool, typer.Option("--quick", help="Only what `generate` tries: a part of the battery.")
     ] = False,
+    judge: Judges = None,
     workspace: Annotated[str, typer.Option(help="auto, docker or bwrap.")] = "auto",
     json: Json = False,
 ) -> None:
@@ -82,22 +86,26 @@ def audit(
     from dataclasses import replace
 
     from ...pipelines.admission import FULL, QUICK, admit
+    from ...pipelines.rollout.judging import opened_judges
     from ...pipelines.taskfolder import load_task, save_task
     from ...workspaces import open_provider
+    from ..checks import check_judges
     from ..progress import current, shown
 
     plan = QUICK if quick else replace(FULL, runs=runs, at_once=2 * (os.cpu_count() or 1))
     tasks = {folder: load_task(folder) for folder in _task_folders(folders)}
+    check_judges(tasks.values(), judge or [])
 
     async def audited() -> list[Admission]:
         provider = open_provider(workspace)
         try:
             await provider.prepare(sorted({task.workspace.image for task in tasks.values()}))
             found = []
-            for folder, task in tasks.items():
-                found.append(await admit(task, provider, plan=plan))
-                save_task(task, folder, admission=found[-1].evidence())
-                current().count("audit", found[-1].reason)
+            async with opened_judges(judge or []) as judges:
+                for folder, task in tasks.items():
+                    found.append(await admit(task, provider, plan=plan, judges=judges))
+                    save_task(task, folder, admission=found[-1].evidence())
+                    current().count("audit", found[-1].reason)
             return found
         finally:
             await provider.close()
@@ -122,6 +130,7 @@ def _audit_facts(one: Admission) -> dict[str, Any]:
         "survivors": list(one.survivors),
         "cheats": len(one.cheats),
         "dropped": list(one.dropped),
+        "agreement": one.agreement,
         "wall_s": one.wall_s,
         "bytes": one.task_bytes,
     }
@@ -132,6 +141,10 @@ def _audit_line(facts: dict[str, Any]) -> str:
     told = "no mutants" if strength is None else f"strength {strength:.2f} of {facts['mutants']}"
     line = f"{facts['reason']}  {told}, {facts['cheats']} cheats, {facts['wall_s']:.1f} s"
     more = [f"  why: {facts['detail']}"] if facts["detail"] else []
+    more += [
+        f"  judges: {same} of {cast} votes on {what} agree"
+        for what, (same, cast) in facts["agreement"].items()
+    ]
     more += [f"  flaky, to be dropped: {name}" for name in facts["dropped"]]
     more += [f"  survives: {label}" for label in facts["survivors"]]
     return "\n".join([line, *more])

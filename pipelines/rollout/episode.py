@@ -32,6 +32,7 @@ from ...workspaces import (
 from ..task import Task
 from ..trajectory import SCORED, Status, Timings, Trajectory
 from .agent import Agent
+from .judging import panel_of
 from .policy import Policy, PolicyError
 from .transcript import Transcript
 
@@ -66,6 +67,7 @@ async def run_episode(
     image_digests: Mapping[str, str] | None = None,
     keep: Callable[[Trajectory], None] | None = None,
     stages: Stages | None = None,
+    judges: Sequence[Policy] = (),
 ) -> Trajectory:
     """Roll a policy out on a task once and score what it left behind.
 
@@ -77,9 +79,15 @@ async def run_episode(
         image_digests: logical image -> digest, as `Provider.prepare` returns them.
         keep: is handed the trajectory, also the torn one of an episode that is cancelled.
         stages: how many episodes may act and be graded at once; None = no limit.
+        judges: who judges where a rubric does.
     """
     episode = _Episode(
-        task=task, policy=policy, provider=provider, agent=agent or Agent(), seed=seed
+        task=task,
+        policy=policy,
+        provider=provider,
+        agent=agent or Agent(),
+        seed=seed,
+        judges=judges,
     )
     stages = stages or Stages()
 
@@ -115,6 +123,7 @@ async def attempt_episode(
     image_digests: Mapping[str, str] | None = None,
     keep: Callable[[Trajectory], None] | None = None,
     stages: Stages | None = None,
+    judges: Sequence[Policy] = (),
     retries: int = 2,
     backoff_s: float = 1.0,
 ) -> list[Trajectory]:
@@ -135,27 +144,36 @@ async def attempt_episode(
             image_digests=image_digests,
             keep=keep,
             stages=stages,
+            judges=judges,
         )
         tries.append(row)
     return tries
 
 
 async def verify(
-    task: Task, artifact: Artifact, provider: Provider, *, calls: Sequence[str] = ()
+    task: Task,
+    artifact: Artifact,
+    provider: Provider,
+    *,
+    calls: Sequence[str] = (),
+    judges: Sequence[Policy] = (),
 ) -> Verdict:
     """Judge an artifact in a fresh workspace that its maker never touched.
 
     Args:
         calls: what its maker ran and wrote, one text a tool call; reward hacks are named in it.
+        judges: who judges where a rubric does.
 
     Raises:
         WorkspaceError: the workspace failed; nothing is known about the artifact.
     """
-    verdict = await _judged(task, artifact, provider)
+    verdict = await _judged(task, artifact, provider, judges)
     return _inspected(verdict, task, artifact, calls)
 
 
-async def _judged(task: Task, artifact: Artifact, provider: Provider) -> Verdict:
+async def _judged(
+    task: Task, artifact: Artifact, provider: Provider, judges: Sequence[Policy]
+) -> Verdict:
     # No network: what an agent left could carry the hidden assets to a host on its list.
     apart = replace(task.workspace, network=())
     async with opened(provider, apart, fresh=True) as workspace:
@@ -163,7 +181,7 @@ async def _judged(task: Task, artifact: Artifact, provider: Provider) -> Verdict
             await lay(workspace, artifact)
         except (FileRefused, DiskFull) as refusal:
             return _refused(refusal)
-        verifier = get_verifier(task.verifier.name)
+        verifier = get_verifier(task.verifier.name, panel=panel_of(judges, task))
         return await verifier.verify(workspace, task.verifier, task.hidden)
 
 
@@ -176,6 +194,7 @@ class _Episode:
     provider: Provider
     agent: Agent
     seed: int
+    judges: Sequence[Policy] = ()
     log: Transcript = field(default_factory=Transcript)
     status: Status = "cancelled"
     error: str = ""
@@ -211,7 +230,9 @@ class _Episode:
         for _ in range(VERIFY_TRIES):
             try:
                 calls = calls_of(self.log.messages)
-                self.verdict = await verify(self.task, self.artifact, self.provider, calls=calls)
+                self.verdict = await verify(
+                    self.task, self.artifact, self.provider, calls=calls, judges=self.judges
+                )
             except WorkspaceError as error:
                 self.verdict = None
                 self.status, self.error = "verifier_error", _one_line("verifier", error)

@@ -90,12 +90,13 @@ def request_body(request: TurnRequest, model: str, dialect: Dialect) -> dict[str
     body: dict[str, Any] = {
         "model": model,
         "messages": list(_messages(request.messages, dialect)),
-        "tools": [_tool(tool) for tool in request.tools],
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
         "seed": sampling.seed,
     }
+    if request.tools:  # an empty list is refused by some servers
+        body["tools"] = [_tool(tool) for tool in request.tools]
     if dialect.extras:
         body |= {"return_token_ids": True, "logprobs": True}
         body |= {"top_k": sampling.top_k} if sampling.top_k else {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from .authored import gold_policy, null_policy
@@ -35,6 +36,20 @@ def open_policy(spec: str) -> Policy:
     raise UnknownPolicy(
         f"unknown policy {spec!r}; choose one of: {', '.join(_CHOICES)}, or a checkpoint folder"
     )
+
+
+@asynccontextmanager
+async def answering(policy: Policy) -> AsyncIterator[Policy]:
+    """Inside the block the policy was found able to answer; it is closed at the end.
+
+    Raises:
+        PolicyError: it cannot answer.
+    """
+    try:
+        await policy.check()
+        yield policy
+    finally:
+        await policy.close()
 
 
 def _without_argument(make: Callable[[], Policy]) -> Callable[[str], Policy]:

@@ -24,6 +24,9 @@ from rollmill.workspaces import (
     pack_tree,
 )
 
+from ..judges import judge as judge_by
+from ..judges import reader
+
 NOISE = b"\x00\xff\xfePK\x03\x04 neither text nor archive\n" * 99
 
 
@@ -60,6 +63,8 @@ def as_json(value: Any) -> bytes:
 
 TESTS = {"tests/test_a.py": b"from a import one\n\n\ndef test_one():\n    assert one() == 1\n"}
 REGION = {"sheet": "S", "top_left": "A3", "values": [[5]], "formula": True}
+RISK, DATE = "It names rising prices.", "It is dated."
+PANEL = (judge_by(reader({RISK: "Prices may rise", DATE: "3 May 2024"})),)
 FIXTURES: dict[str, Fixture] = {
     "answer": Fixture(
         image="python",
@@ -99,6 +104,18 @@ d.add_paragraph("They went up.")
 d.save("r.docx")
 """,
         work="r.docx",
+    ),
+    "rubric": Fixture(
+        image="python",
+        seed={},
+        params={"path": "memo.md", "repeats": 2},
+        hidden={
+            "rubric.json": as_json(
+                {"criteria": [{"name": "risk", "text": RISK}, {"name": "date", "text": DATE}]}
+            )
+        },
+        right={"memo.md": b"Oslo, 3 May 2024\n\nPrices may rise.\n"},
+        work="memo.md",
     ),
     "state": Fixture(
         image="python",
@@ -154,7 +171,8 @@ async def judged(name: str, artifact: Mapping[str, bytes | None], *, program: st
             if program:
                 ran = await workspace.exec(["python3", "-c", program])
                 assert ran.exit_code == 0, ran.stderr
-            return await get_verifier(name).verify(workspace, judge, fixture.hidden)
+            verifier = get_verifier(name, panel=PANEL)
+            return await verifier.verify(workspace, judge, fixture.hidden)
     finally:
         await provider.close()
 
