@@ -6,7 +6,6 @@ It sees the answer and the passages that it names, not how they were found.
 from __future__ import annotations
 
 import json
-import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, NoReturn
 
 from ..workspaces import KIB, FileRefused, Workspace, unpack_tree
 from .evidence import EvidenceRule, check_evidence
+from .sameness import even, near
 from .types import Check, Verdict, VerifierSpec, judge
 
 EXPECTED, EVIDENCE = "expected.json", "evidence.json"
@@ -117,17 +117,13 @@ def _same(got: Any, value: Any, wanted: Wanted) -> bool:
     if isinstance(value, list):
         return isinstance(got, list) and _same_list(got, value, wanted)
     if isinstance(value, str):
-        plain = _loose if wanted.loose else _plain
+        plain = _loose if wanted.loose else even
         return isinstance(got, str) and plain(got) == plain(value)
     if isinstance(got, str) and wanted.loose:
         got = _number(got)
     if not isinstance(got, (int, float)):
         return False
-    relative = 1e-6 if wanted.absolute is None else 0.0
-    try:
-        return math.isclose(got, value, rel_tol=relative, abs_tol=wanted.absolute or 1e-9)
-    except OverflowError:  # an integer too long for a float
-        return False
+    return near(got, value, wanted.absolute)
 
 
 def _same_list(got: list[Any], value: list[Any], wanted: Wanted) -> bool:
@@ -142,10 +138,6 @@ def _same_list(got: list[Any], value: list[Any], wanted: Wanted) -> bool:
             return False
         left.pop(found)
     return True
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).casefold()
 
 
 def _loose(text: str) -> str:

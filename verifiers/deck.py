@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 from ..workspaces import Workspace
 from .layout import check_pages
 from .reading import lay_original, read_inside, summary, unreadable
+from .sameness import even, near, same_rows
 from .types import Check, Verdict, VerifierSpec, judge_edit, new_work
-from .workbook_region import near
 
 EXPECTED = "expected.json"
 SLACK_PT = 2.0
@@ -81,20 +81,20 @@ def compare_slides(slides: Sequence[Slide], expected: Mapping[str, Any]) -> tupl
 def _about(slide: Slide | None, wanted: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     """Each thing that is wanted of a slide, and what is wrong with it."""
     shapes = [] if slide is None or slide["hidden"] else slide["shapes"]
-    texts = _even("\n".join("\n".join([s["text"], *map("\t".join, s["rows"])]) for s in shapes))
+    texts = even("\n".join("\n".join([s["text"], *map("\t".join, s["rows"])]) for s in shapes))
     absolute = wanted.get("absolute")
     if "title" in wanted:
         title = "" if slide is None else slide["title"]
-        right = _even(title) == _even(wanted["title"])
+        right = even(title) == even(wanted["title"])
         yield "title", [] if right else [f"expected {wanted['title']!r}, got {title!r}"]
     for text in wanted.get("contains", ()):
-        yield f"contains {text[:40]}", [] if _even(text) in texts else [f"got {texts[:150]!r}"]
+        yield f"contains {text[:40]}", [] if even(text) in texts else [f"got {texts[:150]!r}"]
     for text in wanted.get("absent", ()):
-        there = slide is None or _even(text) in texts
+        there = slide is None or even(text) in texts
         yield f"absent {text[:40]}", [f"{text!r} stands there"] if there else []
     if "table" in wanted:
         tables = [shape["rows"] for shape in shapes if shape["rows"]]
-        right = any(_same_rows(rows, wanted["table"], absolute) for rows in tables)
+        right = any(same_rows(rows, wanted["table"], absolute) for rows in tables)
         yield "table", [] if right else [f"expected {wanted['table'][:2]}, got {tables}"]
     if "chart" in wanted:
         charts = [shape["chart"] for shape in shapes if shape["chart"]]
@@ -188,38 +188,15 @@ def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
     return max(width, 0.0) * max(height, 0.0) / smaller if smaller > 0 else 0.0
 
 
-def _same_rows(
-    got: Sequence[Sequence[str]], wanted: Sequence[Sequence[Any]], absolute: float | None
-) -> bool:
-    return [len(row) for row in got] == [len(row) for row in wanted] and all(
-        _same_text(text, value, absolute)
-        for left, right in zip(got, wanted, strict=True)
-        for text, value in zip(left, right, strict=True)
-    )
-
-
 def _same_chart(
     chart: Mapping[str, Any], wanted: Mapping[str, Any], absolute: float | None
 ) -> bool:
-    series = {_even(each["name"]): each["values"] for each in chart["series"]}
-    return _same_rows([chart["categories"]], [wanted["categories"]], absolute) and (
-        series.keys() == {_even(name) for name in wanted["series"]}
+    series = {even(each["name"]): each["values"] for each in chart["series"]}
+    return same_rows([chart["categories"]], [wanted["categories"]], absolute) and (
+        series.keys() == {even(name) for name in wanted["series"]}
         and all(
-            len(series[_even(name)]) == len(values)
-            and all(near(*pair, absolute) for pair in zip(series[_even(name)], values, strict=True))
+            len(series[even(name)]) == len(values)
+            and all(near(*pair, absolute) for pair in zip(series[even(name)], values, strict=True))
             for name, values in wanted["series"].items()
         )
     )
-
-
-def _same_text(text: str, value: Any, absolute: float | None) -> bool:
-    if isinstance(value, str):
-        return _even(text) == _even(value)
-    try:
-        return near(float(text.strip().replace(",", "")), value, absolute)
-    except ValueError:
-        return False
-
-
-def _even(text: str) -> str:
-    return " ".join(text.split()).casefold()

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 from ..workspaces import Workspace
 from .layout import check_pages
 from .reading import lay_original, read_inside, summary, unreadable
+from .sameness import even, same_rows
 from .types import Check, Verdict, VerifierSpec, judge_edit, new_work
-from .workbook_region import near
 
 EXPECTED = "expected.json"
 HEADING = "heading "
@@ -66,20 +66,20 @@ def compare_content(blocks: Sequence[Block], expected: Mapping[str, Any]) -> tup
     """One check for the outline, one a text, one a table. Tracked changes count as accepted."""
     checks = []
     if "outline" in expected:
-        got = [[level(block), _even(block["text"])] for block in blocks if level(block)]
-        wanted = [[depth, _even(text)] for depth, text in expected["outline"]]
+        got = [[level(block), even(block["text"])] for block in blocks if level(block)]
+        wanted = [[depth, even(text)] for depth, text in expected["outline"]]
         wrong = [] if got == wanted else [f"expected {wanted}, got {got}"]
         checks.append(summary("outline", wrong))
     for kind in ("contains", "absent"):
         for each in expected.get(kind, ()):
             texts = [_all_text(block) for block in _under(blocks, each.get("under"))]
-            there = any(_even(each["text"]) in _even(text) for text in texts)
+            there = any(even(each["text"]) in even(text) for text in texts)
             place = f" under {each['under']!r}" if "under" in each else ""
             wrong = [] if there == (kind == "contains") else [f"{kind} {each['text']!r}{place}"]
             checks.append(summary(f"{kind} {each['text'][:40]}", wrong))
     for number, table in enumerate(expected.get("tables", ()), 1):
         found = [b["rows"] for b in _under(blocks, table.get("under")) if b["kind"] == "table"]
-        right = any(_same_table(rows, table["rows"], table.get("absolute")) for rows in found)
+        right = any(same_rows(rows, table["rows"], table.get("absolute")) for rows in found)
         wrong = [] if right else [f"expected {table['rows'][:2]}..., got {[r[:2] for r in found]}"]
         checks.append(summary(f"table {number}", wrong))
     return tuple(checks)
@@ -97,7 +97,7 @@ def compare_kept(
         original = [_rejected(block) for block in before["blocks"]]
         checks.append(summary("every change tracked", _differences(original, rejected)))
     if "sections" in expected:
-        free = {_even(name) for name in expected["sections"]}
+        free = {even(name) for name in expected["sections"]}
         kept = [_whole(b) for b, section in _sectioned(before["blocks"]) if not section & free]
         now = [_whole(b) for b, section in _sectioned(after["blocks"]) if not section & free]
         checks.append(summary("unchanged", _differences(kept, now)))
@@ -126,7 +126,7 @@ def _sectioned(blocks: Sequence[Block]) -> list[tuple[Block, set[str]]]:
     for block in blocks:
         if depth := level(block):
             open_headings = [each for each in open_headings if each[0] < depth]
-            open_headings.append((depth, _even(block["text"])))
+            open_headings.append((depth, even(block["text"])))
         found.append((block, {text for _, text in open_headings}))
     return found
 
@@ -134,30 +134,11 @@ def _sectioned(blocks: Sequence[Block]) -> list[tuple[Block, set[str]]]:
 def _under(blocks: Sequence[Block], heading: str | None) -> list[Block]:
     if heading is None:
         return list(blocks)
-    return [block for block, section in _sectioned(blocks) if _even(heading) in section]
+    return [block for block, section in _sectioned(blocks) if even(heading) in section]
 
 
 def _all_text(block: Block) -> str:
     return "\t".join(cell for row in block["rows"] for cell in row) or str(block["text"])
-
-
-def _same_table(
-    got: Sequence[Sequence[str]], wanted: Sequence[Sequence[Any]], absolute: float | None
-) -> bool:
-    if [len(row) for row in got] != [len(row) for row in wanted]:
-        return False
-    pairs = [p for left, right in zip(got, wanted, strict=True)
-             for p in zip(left, right, strict=True)]  # fmt: skip
-    return all(_same_cell(text, value, absolute) for text, value in pairs)
-
-
-def _same_cell(text: str, value: Any, absolute: float | None) -> bool:
-    if isinstance(value, str):
-        return _even(text) == _even(value)
-    try:
-        return near(float(text.strip().replace(",", "")), value, absolute)
-    except ValueError:
-        return False
 
 
 def _whole(block: Block) -> str:
@@ -176,7 +157,3 @@ def _only_added(block: Block) -> bool:
 def _differences(before: Sequence[str], after: Sequence[str]) -> list[str]:
     lines = difflib.unified_diff(before, after, lineterm="", n=0)
     return [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
-
-
-def _even(text: str) -> str:
-    return " ".join(text.split()).casefold()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .reading import summary
+from .sameness import even
 from .types import Check
 
 MIN_QUOTE_CHARS = 8
@@ -71,11 +72,11 @@ def check_evidence(
 
 def stands_in(quote: Any, text: str, *, least: int = MIN_QUOTE_CHARS) -> bool:
     """Whether a quote stands in a text as whole words, whatever its spaces, case and dashes."""
-    if not isinstance(quote, str) or len(_even(quote)) < least:
+    if not isinstance(quote, str) or len(_plain(quote)) < least:
         return False
-    return re.search(rf"(?<!\w){re.escape(_even(quote))}(?!\w)", _even(text)) is not None
+    return re.search(rf"(?<!\w){re.escape(_plain(quote))}(?!\w)", _plain(text)) is not None
 
 
-def _even(text: str) -> str:
+def _plain(text: str) -> str:
     plain = unicodedata.normalize("NFKC", text).translate(str.maketrans("‘’“”–—", "''\"\"--"))
-    return " ".join(plain.split()).casefold()
+    return even(plain)

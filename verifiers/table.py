@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from ..workspaces import Workspace
 from .reading import read_inside, summary, unreadable
+from .sameness import near
 from .types import Check, Verdict, VerifierSpec, judge_edit
 
 EXPECTED = "expected.json"
@@ -52,7 +53,7 @@ class TableVerifier:
     """
 
     name: ClassVar[str] = "table"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     async def verify(
         self, workspace: Workspace, spec: VerifierSpec, hidden: Mapping[str, bytes]
@@ -118,10 +119,9 @@ def same_value(got: Any, wanted: Any, column: Column) -> bool:
     if column.type in ("number", "integer"):
         if isinstance(got, bool) or not isinstance(got, (int, float)):
             return False
-        if column.type == "integer" and not float(got).is_integer():
+        if column.type == "integer" and isinstance(got, float) and not got.is_integer():
             return False
-        relative = 1e-6 if column.absolute is None else 0.0
-        return math.isclose(got, wanted, rel_tol=relative, abs_tol=column.absolute or 1e-9)
+        return near(got, wanted, column.absolute)
     if column.type == "date":
         return isinstance(got, str) and _day(got) == _day(wanted)
     return type(got) is type(wanted) and bool(got == wanted)

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from .sameness import near
 from .workbook_reading import Cell, Look, WorkbookReading
-from .workbook_region import Region, column_letter, near, place, plain_formula
+from .workbook_region import Region, column_letter, place, plain_formula
 
 WIDTH_SLACK = 1.0
 """Characters by which a column's width may differ; programs measure fonts differently."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,11 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .reading import summary
+from .sameness import near
 from .types import Check
 from .workbook_reading import Cell, Sheets, WorkbookReading
 
-RELATIVE, ABSOLUTE = 1e-6, 1e-9
-"""How far off a number may be, of its value and at least, where the task says nothing."""
 REFERENCE = re.compile(r"(?<!\w)\$?[A-Z]{1,3}(\$?\d+|:\$?[A-Z]{1,3})(?![\w(])|\w\[", re.IGNORECASE)
 """A cell `A1`, a column `A:A` or a column of a table `Sales[Price]`; not `LOG10(`."""
 
@@ -104,15 +102,6 @@ def expected_of(cell: Cell | None) -> Any:
     if cell is None or cell.kind != "date":
         return None if cell is None else cell.value
     return {"date": cell.value}
-
-
-def near(got: float, expected: float, absolute: float | None = None) -> bool:
-    """Whether two numbers are the same within a tolerance; None = 1e-6 of the value."""
-    relative = RELATIVE if absolute is None else 0.0
-    try:
-        return math.isclose(got, expected, rel_tol=relative, abs_tol=absolute or ABSOLUTE)
-    except OverflowError:  # an integer too long for a float
-        return False
 
 
 def is_live(cell: Cell | None) -> bool:

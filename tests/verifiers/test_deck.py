@@ -1,7 +1,6 @@
 """A deck in which one slide must be made of data, by python-pptx in the office image."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,6 +8,8 @@ import pytest
 from rollmill.verifiers import Verdict, VerifierSpec
 from rollmill.verifiers.deck import DeckVerifier, check_shapes
 from rollmill.workspaces import DockerProvider, Workspace, WorkspaceSpec, opened, pack_tree
+
+from .edits import edited, failed, run
 
 HEAD = """
 from pptx import Presentation
@@ -76,39 +77,20 @@ DAMAGES = {
 SPEC = VerifierSpec(name="deck", params={"path": "d.pptx"})
 
 
-async def run(workspace: Workspace, code: str) -> bytes:
-    done = await workspace.exec(["python3", "-c", code])
-    assert done.exit_code == 0, done.stderr
-    return await workspace.get("d.pptx", max_bytes=4 << 20)
-
-
-async def edited(workspace: Workspace, edits: Sequence[str]) -> list[bytes]:
-    """The seed after each edit, all made in one process."""
-    lines = [f"{OPEN}{edit}\nd.save('/tmp/{at}')" for at, edit in enumerate(edits)]
-    code = f"for code in {lines!r}:\n    exec(code, {{}})"
-    done = await workspace.exec(["python3", "-c", code])
-    assert done.exit_code == 0, done.stderr
-    return [await workspace.get(f"/tmp/{at}", max_bytes=4 << 20) for at in range(len(edits))]
-
-
 async def verdict_of(workspace: Workspace, data: bytes, **expected: Any) -> Verdict:
     hidden = {"expected.json": json.dumps({**EXPECTED, **expected}).encode()}
     await workspace.put("d.pptx", data)
     return await DeckVerifier().verify(workspace, SPEC, hidden)
 
 
-def failed(verdict: Verdict) -> str:
-    return " ".join(check.name for check in verdict.checks if check.outcome != "pass")
-
-
 @pytest.mark.office
 async def test_a_slide_of_data_passes_and_each_damage_fails(provider: DockerProvider) -> None:
     async with opened(provider, WorkspaceSpec(image="office")) as workspace:
-        seed = await run(workspace, SEED)
+        seed = await run(workspace, SEED, "d.pptx")
     spec = WorkspaceSpec(image="office", seed=pack_tree({"d.pptx": seed}))
     async with opened(provider, spec) as workspace:
         good, nothing, *spoiled = await edited(
-            workspace, [GOLD, "", *(edit for edit, _ in DAMAGES.values())]
+            workspace, OPEN, [GOLD, "", *(edit for edit, _ in DAMAGES.values())]
         )
         verdict = await verdict_of(workspace, good, **LAYOUT)
         assert verdict.outcome == "pass", verdict.checks

@@ -1,7 +1,6 @@
 """A report that must be edited in one place only, by python-docx in the office image."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +9,8 @@ from rollmill.verifiers import Verdict, VerifierSpec
 from rollmill.verifiers.document import DocumentVerifier
 from rollmill.verifiers.layout import check_pages
 from rollmill.workspaces import DockerProvider, Workspace, WorkspaceSpec, opened, pack_tree
+
+from .edits import edited, failed, run
 
 SEED = """
 import docx
@@ -68,29 +69,10 @@ DAMAGES = {
 SPEC = VerifierSpec(name="document", params={"path": "r.docx"})
 
 
-async def run(workspace: Workspace, code: str) -> bytes:
-    done = await workspace.exec(["python3", "-c", code])
-    assert done.exit_code == 0, done.stderr
-    return await workspace.get("r.docx", max_bytes=4 << 20)
-
-
-async def edited(workspace: Workspace, edits: Sequence[str]) -> list[bytes]:
-    """The seed after each edit, all made in one process."""
-    lines = [f"{OPEN}{edit}\nd.save('/tmp/{at}')" for at, edit in enumerate(edits)]
-    code = f"for code in {lines!r}:\n    exec(code, {{}})"
-    done = await workspace.exec(["python3", "-c", code])
-    assert done.exit_code == 0, done.stderr
-    return [await workspace.get(f"/tmp/{at}", max_bytes=4 << 20) for at in range(len(edits))]
-
-
 async def verdict_of(workspace: Workspace, data: bytes, **expected: Any) -> Verdict:
     hidden = {"expected.json": json.dumps({**EXPECTED, **expected}).encode()}
     await workspace.put("r.docx", data)
     return await DocumentVerifier().verify(workspace, SPEC, hidden)
-
-
-def failed(verdict: Verdict) -> str:
-    return " ".join(check.name for check in verdict.checks if check.outcome != "pass")
 
 
 @pytest.mark.office
@@ -98,11 +80,12 @@ async def test_an_edit_in_its_section_passes_and_each_damage_fails(
     provider: DockerProvider,
 ) -> None:
     async with opened(provider, WorkspaceSpec(image="office")) as workspace:
-        seed = await run(workspace, SEED)
+        seed = await run(workspace, SEED, "r.docx")
     spec = WorkspaceSpec(image="office", seed=pack_tree({"r.docx": seed}))
     async with opened(provider, spec) as workspace:
         good, nothing, tracked, sly, *spoiled = await edited(
             workspace,
+            OPEN,
             [WORK, "", TRACKED, TRACKED + SLY, *(edit for edit, _ in DAMAGES.values())],
         )
         verdict = await verdict_of(workspace, good, **PAGES)

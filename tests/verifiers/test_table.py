@@ -105,6 +105,11 @@ def test_types_count_where_the_format_has_them(tmp_path: Path) -> None:
     assert failed(written("csv", [[*ROWS[0][:2], "NaN", 7, True], ROWS[1]], tmp_path)) == ["sales"]
 
 
+def test_a_number_too_long_for_a_float_is_wrong_and_breaks_nothing(tmp_path: Path) -> None:
+    endless = [[*ROWS[0][:2], 10**400, 10**400, True], ROWS[1]]
+    assert failed(written("json", endless, tmp_path)) == ["sales", "staff"]
+
+
 @pytest.mark.parametrize(
     ("kind", "data"),
     [
