@@ -13,6 +13,7 @@ from .errors import (
     FileRefused,
     ImageError,
     NetworkRefused,
+    NotStarted,
     UnknownImage,
     WorkspaceError,
     WorkspaceGone,
@@ -20,9 +21,11 @@ from .errors import (
 from .pool import PooledProvider
 from .reaper import leftovers
 from .registry import PROVIDERS, open_provider
+from .screen import Screen
 from .scripted import ScriptedProvider, ScriptedWorkspace
+from .sessions import Report, Service, Shell, Terminal
 from .trees import pack_tree, unpack_tree
-from .types import KIB, MIB, WORKDIR, ExecResult, Limits, WorkspaceSpec
+from .types import KIB, MIB, WORKDIR, ExecResult, Limits, Page, WorkspaceSpec
 
 __all__ = [
     "KIB",
@@ -41,10 +44,17 @@ __all__ = [
     "ImageError",
     "Limits",
     "NetworkRefused",
+    "NotStarted",
+    "Page",
     "PooledProvider",
     "Provider",
+    "Report",
+    "Screen",
     "ScriptedProvider",
     "ScriptedWorkspace",
+    "Service",
+    "Shell",
+    "Terminal",
     "UnknownImage",
     "Workspace",
     "WorkspaceError",

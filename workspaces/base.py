@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from .errors import NetworkRefused
-from .types import ExecResult, WorkspaceSpec
+from .sessions import Service, Shell, Terminal
+from .types import KIB, ExecResult, Page, WorkspaceSpec
 
 
 class Workspace(Protocol):
@@ -25,6 +26,8 @@ class Workspace(Protocol):
         cwd: str | None = None,
     ) -> ExecResult:
         """Run a command as the unprivileged command user and wait for it.
+
+        When it ends, or its time does, everything it started is killed; services are not.
 
         Args:
             timeout_s: deadline, enforced inside the workspace; None = `Limits.command_s`.
@@ -56,6 +59,13 @@ class Workspace(Protocol):
         """
         ...
 
+    async def page(self, path: str, *, offset: int = 0, max_bytes: int = 64 * KIB) -> Page:
+        """Read a part of one regular file, a spill file or a log say; past its end, nothing.
+
+        Raises: as `get`.
+        """
+        ...
+
     async def put_tree(self, tar: bytes, path: str = ".", *, max_bytes: int | None = None) -> None:
         """Unpack a tar (gzipped or not) of regular files and folders below `path`.
 
@@ -74,6 +84,49 @@ class Workspace(Protocol):
 
         Raises: as `get`; `FileRefused` when anything below is a link or a special file, or the
             sum passes `max_bytes`.
+        """
+        ...
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        lifetime_s: float | None = None,
+    ) -> Service:
+        """Start a program with a lifetime of its own, a server say; its output is a log.
+
+        It lives until it ends itself, is stopped, is killed by a command, or the workspace closes;
+        what it started is killed with it. At most 16 run at once.
+
+        Args:
+            lifetime_s: None = as long as the workspace.
+
+        Raises:
+            NotStarted: no such program, no such folder.
+            FileRefused: too many run.
+            WorkspaceGone: the workspace itself failed.
+        """
+        ...
+
+    async def terminal(
+        self,
+        argv: Sequence[str] = ("bash",),
+        *,
+        rows: int = 24,
+        columns: int = 80,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        lifetime_s: float | None = None,
+    ) -> Terminal:
+        """As `start`, at a terminal: keys are pressed, and its screen is read."""
+        ...
+
+    async def shell(self, *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Shell:
+        """A bash that keeps its folder, variables and jobs from one command to the next.
+
+        Raises: as `start`.
         """
         ...
 

@@ -140,7 +140,7 @@ class BwrapProvider:
         )
         self._open.add(workspace)
         try:
-            await workspace.start()
+            await workspace.begin()
         except BaseException:
             await workspace.close()
             raise

@@ -8,24 +8,31 @@ import json
 import resource
 import struct
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from .errors import DiskFull, FileRefused, WorkspaceError, WorkspaceGone
-from .trees import members_of
-from .types import ExecResult, Limits, WorkspaceSpec
+from .client import RunnerClient
+from .errors import DiskFull, FileRefused, NotStarted, WorkspaceError, WorkspaceGone
+from .types import Limits, WorkspaceSpec
 
 FRAME = struct.Struct(">II")
 READY_S = 60.0
 RENEW_S = 5.0
 """A workspace that takes longer to be emptied is not worth it."""
-PARTS = ("runner_files", "runner_net", "runner_output", "runner_reset", "runner")
-PATIENCE_S = 60.0
-"""How long after its own deadline the runner may stay silent before it counts as gone."""
-
+PARTS = (
+    "runner",
+    "runner_calls",
+    "runner_files",
+    "runner_net",
+    "runner_output",
+    "runner_process",
+    "runner_reset",
+    "runner_services",
+    "runner_shell",
+)
 NO_RLIMITS: Mapping[int, int] = MappingProxyType({})
 BASE_ENV = {
     "HOME": "/home/agent",
@@ -38,17 +45,23 @@ BASE_ENV = {
 
 
 _BOOT = """
-import base64,json,sys,types,zlib
+import base64,json,sys,zlib
 sources=json.loads(zlib.decompress(base64.b85decode(SOURCES)))
-sys.modules["box"]=box=types.ModuleType("box")
-box.__path__=[]
-for name,source in sources.items():
-    part=sys.modules["box."+name]=types.ModuleType("box."+name)
-    part.__package__="box"
-    exec(compile(source,name+".py","exec"),part.__dict__)
-sys.modules["box.runner"].main()
+class Box:
+    def find_spec(name,path=None,target=None):
+        if name=="box" or name.startswith("box."):
+            return type(sys.__spec__)(name,Box,is_package=name=="box")
+    def create_module(spec):
+        return None
+    def exec_module(module):
+        name=module.__name__.partition(".")[2]
+        if name:
+            exec(compile(sources[name],name+".py","exec"),module.__dict__)
+sys.meta_path.insert(0,Box)
+from box.runner import main
+main()
 """
-"""Makes the sources into modules of a package `box`, so that relative imports work in there."""
+"""Makes the sources into modules of a package `box`, each when it is first imported."""
 
 
 @cache
@@ -103,7 +116,7 @@ class Writer(Protocol):
         ...
 
 
-class RunnerWorkspace:
+class RunnerWorkspace(RunnerClient):
     """A workspace whose runner is at the other end of a stream."""
 
     def __init__(
@@ -129,7 +142,7 @@ class RunnerWorkspace:
         self._closing: asyncio.Task[None] | None = None
         self._at_start: dict[str, str] = {}
 
-    async def start(self) -> None:
+    async def begin(self) -> None:
         """Wait for the runner and lay the seed."""
         try:
             async with asyncio.timeout(READY_S):
@@ -139,64 +152,14 @@ class RunnerWorkspace:
         if self.spec.seed:
             await self.put_tree(self.spec.seed)
 
-    async def exec(
-        self,
-        argv: Sequence[str],
-        *,
-        timeout_s: float | None = None,
-        stdin: bytes = b"",
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-    ) -> ExecResult:
-        """See `Workspace.exec`. The command and all it started are dead when it returns."""
-        deadline = self.spec.limits.command_s if timeout_s is None else timeout_s
-        request = {
-            "op": "exec",
-            "argv": list(argv),
-            "env": {**self._env, **(env or {})},
-            "cwd": cwd or ".",
-            "timeout_s": deadline,
-        }
-        reply, payload = await self._call(request, stdin, patience_s=deadline + PATIENCE_S)
-        stdout, stderr = payload[: reply["cut"]], payload[reply["cut"] :]
-        return ExecResult(
-            exit_code=reply["exit_code"],
-            stdout=stdout.decode(errors="replace"),
-            stderr=stderr.decode(errors="replace"),
-            duration_s=reply["duration_s"],
-            timed_out=reply["timed_out"],
-            stdout_bytes=reply["bytes"][0],
-            stderr_bytes=reply["bytes"][1],
-            spill_path=reply["spill"],
-        )
-
-    async def put(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        """See `Workspace.put`."""
-        await self._call({"op": "put", "files": [(path, mode, len(data))], "folders": []}, data)
-
-    async def get(self, path: str, *, max_bytes: int) -> bytes:
-        """See `Workspace.get`."""
-        return (await self._call({"op": "get", "path": path, "max_bytes": max_bytes}))[1]
-
-    async def put_tree(self, tar: bytes, path: str = ".", *, max_bytes: int | None = None) -> None:
-        """See `Workspace.put_tree`."""
-        room = self.spec.limits.workspace_bytes if max_bytes is None else max_bytes
-        files, folders, payload = members_of(tar, path, max_bytes=room)
-        await self._call({"op": "put", "files": files, "folders": folders}, payload)
-
-    async def get_tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, bytes]:
-        """See `Workspace.get_tree`."""
-        request = {"op": "get_tree", "paths": list(paths), "max_bytes": max_bytes}
-        reply, payload = await self._call(request)
-        found, offset = {}, 0
-        for name, size in reply["files"]:
-            found[name] = payload[offset : offset + size]
-            offset += size
-        return found
+    @property
+    def env(self) -> Mapping[str, str]:
+        """See `RunnerClient.env`."""
+        return self._env
 
     async def ping(self) -> None:
         """Raise `WorkspaceGone` unless the runner answers."""
-        await self._call({"op": "ping"})
+        await self.request({"op": "ping"})
 
     async def renew(self) -> bool:
         """End all processes, empty all writable places, start the lifetime anew.
@@ -207,7 +170,7 @@ class RunnerWorkspace:
         if self._turn.locked():
             return False
         try:
-            reply, _ = await self._call({"op": "renew"}, patience_s=RENEW_S)
+            reply, _ = await self.request({"op": "renew"}, patience_s=RENEW_S)
         except WorkspaceError:
             return False
         return bool(reply["state"] == self._at_start)
@@ -222,11 +185,11 @@ class RunnerWorkspace:
     async def _finish(self) -> None:
         await self._remove()
 
-    async def _call(
-        self, request: Mapping[str, Any], payload: bytes = b"", *, patience_s: float = 300.0
+    async def request(
+        self, header: Mapping[str, Any], payload: bytes = b"", *, patience_s: float = 300.0
     ) -> tuple[dict[str, Any], bytes]:
         """Send one request and wait for its reply; a cancelled caller leaves the stream in step."""
-        exchange = asyncio.create_task(self._exchange(request, payload, patience_s))
+        exchange = asyncio.create_task(self._exchange(header, payload, patience_s))
         exchange.add_done_callback(_retrieve)
         reply, data = await asyncio.shield(exchange)
         if "error" in reply:
@@ -267,6 +230,7 @@ class RunnerWorkspace:
 
 _ERRORS: dict[str, Callable[[str], Exception]] = {
     "missing": FileNotFoundError,
+    "not_started": NotStarted,
     "full": DiskFull,
     "refused": FileRefused,
 }

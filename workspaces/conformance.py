@@ -5,71 +5,22 @@ provider passes them all, or lists what it cannot do, with the reason, in tests/
 """
 
 # The name of a check is what it claims.
-# ruff: noqa: D103
 
 from __future__ import annotations
 
 import asyncio
 import io
 import tarfile
-from collections.abc import Awaitable, Callable
 
+from . import conformance_sessions  # noqa: F401  (registers its checks)
 from .artifact import Artifact, collect, lay
 from .base import Provider, Workspace, opened
-from .errors import DiskFull, FileRefused, WorkspaceGone
+from .conformance_kit import CHECKS, SMALL, SPEC, bash, provider_check, refused, workspace_check
+from .errors import DiskFull, WorkspaceGone
 from .trees import pack_tree
-from .types import KIB, MIB, ExecResult, Limits, WorkspaceSpec
+from .types import KIB, MIB, Limits, WorkspaceSpec
 
-Check = Callable[[Provider], Awaitable[None]]
-CHECKS: dict[str, Check] = {}
-SMALL = Limits(
-    memory_bytes=384 * MIB,
-    pids=64,
-    workspace_bytes=16 * MIB,
-    tmp_bytes=32 * MIB,
-    inodes=2 * KIB,
-    open_files=256,
-    output_bytes=4 * KIB,
-    command_s=20.0,
-    lifetime_s=300.0,
-)
-SPEC = WorkspaceSpec(
-    image="python",
-    seed=pack_tree({"seed.txt": b"seed\n", "pkg/mod.py": b"x = 1\n"}),
-    env={"FROM_SPEC": "spec"},
-    limits=SMALL,
-)
-
-
-def workspace_check(check: Callable[[Workspace], Awaitable[None]]) -> Check:
-    """Register a check that needs one fresh workspace."""
-
-    async def with_workspace(provider: Provider) -> None:
-        async with opened(provider, SPEC) as workspace:
-            await check(workspace)
-
-    CHECKS[check.__name__] = with_workspace
-    return with_workspace
-
-
-def provider_check(check: Check) -> Check:
-    """Register a check that opens its own workspaces."""
-    CHECKS[check.__name__] = check
-    return check
-
-
-async def bash(workspace: Workspace, script: str, timeout_s: float = 20.0) -> ExecResult:
-    """Run a shell script."""
-    return await workspace.exec(["bash", "-c", script], timeout_s=timeout_s)
-
-
-async def refused(attempt: Awaitable[object], error: type[Exception] = FileRefused) -> None:
-    """Assert that an attempt raises `error`."""
-    try:
-        got = await attempt
-    except error:
-        return
-    raise AssertionError(f"expected {error.__name__}, got {got!r}")
+__all__ = ["CHECKS", "SMALL", "SPEC", "bash"]
 
 
 @workspace_check
@@ -167,9 +118,42 @@ async def long_output_keeps_head_and_tail_and_spills_the_whole(workspace: Worksp
 
 
 @workspace_check
-async def undecodable_output_is_replaced(workspace: Workspace) -> None:
-    result = await bash(workspace, r"printf 'a\xff\xfeb'")
+async def undecodable_output_is_replaced_in_text_and_survives_in_bytes(
+    workspace: Workspace,
+) -> None:
+    result = await bash(workspace, r"printf 'a\xff\xfeb'; echo fine >&2")
     assert (result.stdout, result.stdout_bytes) == ("a\ufffd\ufffdb", 4), result
+    assert result.streams == (b"a\xff\xfeb", b"fine\n"), result.streams
+    valid = await bash(workspace, "echo \u00e4")
+    assert (valid.raw, valid.streams[0]) == (None, "\u00e4\n".encode()), valid
+
+
+@workspace_check
+async def why_a_command_ended_stands_apart_from_its_exit_code(workspace: Workspace) -> None:
+    async def why(script: str, timeout_s: float = 20.0) -> str | None:
+        return (await bash(workspace, script, timeout_s)).error
+
+    assert await why("exit 137") is None
+    assert await why("kill -9 $$") == "signal"
+    assert await why("sleep 60", 0.5) == "timed_out"
+    assert (await workspace.exec(["no-such-program"])).error == "not_started"
+    hog = await workspace.exec(["python3", "-c", "x = bytearray(1 << 30)"])
+    assert hog.error in ("out_of_memory", "signal", None), hog  # None: it could not even map it
+
+
+@workspace_check
+async def a_spill_file_is_read_page_by_page(workspace: Workspace) -> None:
+    result = await bash(workspace, "seq 100000")
+    assert result.spill_path is not None, result
+    whole, size = b"", 1
+    while len(whole) < size:
+        page = await workspace.page(result.spill_path, offset=len(whole), max_bytes=100_000)
+        whole, size = whole + page.data, page.size
+    assert whole == "".join(f"{n}\n" for n in range(1, 100001)).encode(), len(whole)
+    assert (await workspace.page(result.spill_path, offset=size + 5)).data == b""
+    await bash(workspace, "ln -s /etc/passwd link")
+    await refused(workspace.page("link"))
+    await refused(workspace.page("nothing"), FileNotFoundError)
 
 
 @workspace_check

@@ -125,7 +125,7 @@ class DockerProvider:
                 raise
             workspace = await self._started(client, spec, image)
         try:
-            await workspace.start()
+            await workspace.begin()
         except BaseException:
             await workspace.close()
             raise

@@ -42,5 +42,9 @@ class FileRefused(WorkspaceError):
     """A file transfer that is not allowed: a link, a path out of the tree, too many bytes."""
 
 
+class NotStarted(WorkspaceError):
+    """A service that cannot be started: no such program, no such folder."""
+
+
 class DiskFull(WorkspaceError):
     """The host or the workspace has no room for what had to be written."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from .channel import RunnerWorkspace
+from .client import RunnerClient
 from .errors import WorkspaceGone
-from .types import ExecResult, WorkspaceSpec
+from .types import WorkspaceSpec
 
 
-class LentWorkspace:
-    """See `Workspace`. Whoever holds it after its close reaches nobody's workspace."""
+class LentWorkspace(RunnerClient):
+    """See `Workspace`. Whoever holds it, or a service of it, after its close reaches nobody's."""
 
     def __init__(
         self,
@@ -30,57 +30,25 @@ class LentWorkspace:
         self._calls = 0
         self._closing: asyncio.Task[None] | None = None
 
-    async def exec(
-        self,
-        argv: Sequence[str],
-        *,
-        timeout_s: float | None = None,
-        stdin: bytes = b"",
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-    ) -> ExecResult:
-        """See `Workspace.exec`."""
-        with self._call() as workspace:
-            return await workspace.exec(
-                argv,
-                timeout_s=timeout_s,
-                stdin=stdin,
-                env={**self.spec.env, **(env or {})},
-                cwd=cwd,
-            )
+    @property
+    def env(self) -> Mapping[str, str]:
+        """See `RunnerClient.env`."""
+        return {**self._workspace.env, **self.spec.env}
 
-    async def put(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        """See `Workspace.put`."""
-        with self._call() as workspace:
-            await workspace.put(path, data, mode=mode)
-
-    async def get(self, path: str, *, max_bytes: int) -> bytes:
-        """See `Workspace.get`."""
-        with self._call() as workspace:
-            return await workspace.get(path, max_bytes=max_bytes)
-
-    async def put_tree(self, tar: bytes, path: str = ".", *, max_bytes: int | None = None) -> None:
-        """See `Workspace.put_tree`."""
-        with self._call() as workspace:
-            await workspace.put_tree(tar, path, max_bytes=max_bytes)
-
-    async def get_tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, bytes]:
-        """See `Workspace.get_tree`."""
-        with self._call() as workspace:
-            return await workspace.get_tree(paths, max_bytes=max_bytes)
+    async def request(
+        self, header: Mapping[str, Any], payload: bytes = b"", *, patience_s: float = 300.0
+    ) -> tuple[dict[str, Any], bytes]:
+        """See `RunnerWorkspace.request`."""
+        if self._closing is not None:
+            raise WorkspaceGone("the workspace is closed")
+        self._calls += 1
+        try:
+            return await self._workspace.request(header, payload, patience_s=patience_s)
+        finally:
+            self._calls -= 1
 
     async def close(self) -> None:
         """See `Workspace.close`. What still runs is not waited for: its workspace ends."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._give_back(not self._calls))
         await asyncio.shield(self._closing)
-
-    @contextlib.contextmanager
-    def _call(self) -> Iterator[RunnerWorkspace]:
-        if self._closing is not None:
-            raise WorkspaceGone("the workspace is closed")
-        self._calls += 1
-        try:
-            yield self._workspace
-        finally:
-            self._calls -= 1

@@ -8,24 +8,21 @@ ends, and with it the workspace. It knows no engine and sets no limits but time 
 """
 
 # File descriptors; and it starts faster without pathlib.
-# ruff: noqa: PTH103, PTH118, PTH123
+# ruff: noqa: PTH103, PTH118
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
-import resource
 import select
 import signal
 import struct
 import sys
 import time
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from .runner_files import (
-    AGENT_ID,
     WORKDIR,
     Refused,
     as_agent,
@@ -33,15 +30,30 @@ from .runner_files import (
     kind_of,
     open_folder,
     opened_folder,
+    page,
     read,
     split,
     write,
 )
 from .runner_net import carried
-from .runner_output import CHUNK, SPILL_DIR, Spill, Stream, take
+from .runner_output import CHUNK, SPILL_DIR, Spill, Stream, Work, take
+from .runner_process import (
+    end_everyone,
+    end_others,
+    exit_code_of,
+    input_of,
+    leave_keys,
+    oom_kills,
+    reap,
+    set_dumpable,
+    spawn,
+)
 from .runner_reset import state, wipe
 
 FRAME = struct.Struct(">II")
+if TYPE_CHECKING:
+    from .runner_calls import ServiceCalls
+
 LAST_WORDS_S = 0.1  # for output of children that outlive the command itself
 
 
@@ -50,7 +62,8 @@ class Runner:
 
     def __init__(self, requests: IO[bytes], replies: IO[bytes], config: dict[str, Any]) -> None:
         self.requests, self.replies, self.config = requests, replies, config
-        self.commands = 0
+        self.commands, self.oom_kills = 0, oom_kills()
+        self.services: ServiceCalls | None = None
         self.wake, wake_end = os.pipe()
         for fd in (self.wake, wake_end):
             os.set_blocking(fd, False)
@@ -63,11 +76,11 @@ class Runner:
         while True:
             header, payload = self.receive()
             name = header.pop("op")
-            operation = getattr(self, "on_" + name)
+            operation = getattr(self, "on_" + name, None) or getattr(self.calls(), "on_" + name)
             try:
                 self.reply(*operation(payload, **header))
             except (Refused, OSError, ValueError) as error:  # ValueError: a null byte
-                if name == "exec":
+                if name in ("exec", "run"):
                     raise  # what a command may fail with is a result; this is ours
                 self.reply({"error": kind_of(error), "message": str(error)})
 
@@ -89,13 +102,27 @@ class Runner:
         self.replies.write(payload)
         self.replies.flush()
 
+    def calls(self) -> ServiceCalls:
+        """What answers for services; most workspaces never need it."""
+        if self.services is None:
+            from .runner_calls import ServiceCalls
+
+            self.services = ServiceCalls(self)
+        return self.services
+
+    def keepers(self) -> list[int]:
+        """The processes whose descendants outlive a command."""
+        return self.services.keepers() if self.services else []
+
     def on_ping(self, _: bytes) -> tuple[dict[str, Any], bytes]:
         """Show that the runner lives."""
         return {}, b""
 
     def on_renew(self, _: bytes) -> tuple[dict[str, Any], bytes]:
         """Undo all that was done here; what is there now is for the host to compare."""
-        end_everyone(0)
+        end_everyone()
+        if self.services:
+            self.services.forget()
         wipe()
         self.commands = 0
         limit_lifetime(self.config["lifetime_s"])
@@ -105,45 +132,31 @@ class Runner:
         self, stdin: bytes, *, argv: list[str], env: dict[str, str], cwd: str, timeout_s: float
     ) -> tuple[dict[str, Any], bytes]:
         """Run one command; its kept output is the payload (`cut` says where stderr starts)."""
-        started = time.monotonic()
-        cap = self.config["output_bytes"]
-        out, err = Stream(cap), Stream(cap)
-        self.commands += 1
-        spill = Spill(self.commands, self.config["spill_bytes"])
+        work = self.work()
+        place = os.path.join(WORKDIR, cwd)
         try:
-            pid, out_fd, err_fd = start(
-                argv, env, os.path.join(WORKDIR, cwd), stdin, self.config["rlimits"]
-            )
+            pid, out_fd, err_fd = start(argv, env, place, stdin, self.config["rlimits"])
         except OSError as error:
-            text = f"cannot start {argv[0]!r}: {error.strerror}\n".encode()
-            return self._outcome(-1, started, spill, Stream(cap), Stream(cap, text))
-        streams = {out_fd: out, err_fd: err}
-        exit_code, timed_out = self._watch(pid, streams, spill, started + timeout_s)
+            work.err.add(f"cannot start {argv[0]!r}: {error.strerror}\n".encode())
+            return work.outcome(-1, why="not_started")
+        streams = {out_fd: work.out, err_fd: work.err}
+        status, timed_out = self._watch(pid, streams, work.spill, work.started + timeout_s)
         for fd in (out_fd, err_fd):
             os.close(fd)
-        spill.close()
-        return self._outcome(exit_code, started, spill, out, err, timed_out=timed_out)
+        why = "timed_out" if timed_out else self._why(status)
+        return work.outcome(exit_code_of(status), why=why)
 
-    def _outcome(
-        self,
-        exit_code: int,
-        started: float,
-        spill: Spill,
-        out: Stream,
-        err: Stream,
-        *,
-        timed_out: bool = False,
-    ) -> tuple[dict[str, Any], bytes]:
-        kept = out.kept(spill.path)
-        header = {
-            "exit_code": exit_code,
-            "duration_s": time.monotonic() - started,
-            "timed_out": timed_out,
-            "bytes": [out.total, err.total],
-            "cut": len(kept),
-            "spill": spill.path if out.cut or err.cut else None,
-        }
-        return header, kept + err.kept(spill.path)
+    def work(self) -> Work:
+        """The books of the next command."""
+        self.commands += 1
+        return Work(self.commands, self.config)
+
+    def _why(self, status: int) -> str | None:
+        """Why a command ended, where it did not end itself."""
+        before, self.oom_kills = self.oom_kills, oom_kills()
+        if status and self.oom_kills > before:
+            return "out_of_memory"
+        return "signal" if os.WIFSIGNALED(status) else None
 
     def _watch(
         self, pid: int, streams: dict[int, Stream], spill: Spill, deadline: float
@@ -171,11 +184,11 @@ class Runner:
             if time.monotonic() >= until:
                 break
         timed_out = status is None
-        killed = end_everyone(pid)
+        killed = end_others(pid, self.keepers())
         for fd in open_fds:
             while take(fd, streams[fd], spill):
                 pass
-        return exit_code_of(killed if status is None else status), timed_out
+        return killed if status is None else status, timed_out
 
     def on_put(
         self, payload: bytes, *, files: list[tuple[str, int, int]], folders: list[str]
@@ -196,6 +209,15 @@ class Runner:
         with as_agent(), opened_folder(parent) as folder:
             return {}, read(folder, name, path, max_bytes)
 
+    def on_page(
+        self, _: bytes, *, path: str, offset: int, max_bytes: int
+    ) -> tuple[dict[str, Any], bytes]:
+        """Read a part of one regular file."""
+        parent, name = os.path.split(path)
+        with as_agent(), opened_folder(parent) as folder:
+            data, size = page(folder, name, path, offset, max_bytes)
+        return {"size": size}, data
+
     def on_get_tree(
         self, _: bytes, *, paths: list[str], max_bytes: int
     ) -> tuple[dict[str, Any], bytes]:
@@ -214,122 +236,23 @@ class Runner:
 def start(
     argv: list[str], env: dict[str, str], cwd: str, stdin: bytes, rlimits: list[tuple[int, int]]
 ) -> tuple[int, int, int]:
-    """Start a command as the command user; returns its pid and the read ends of its output.
+    """Start a command; returns its pid and the read ends of its output.
 
     Raises:
         OSError: it cannot be started.
     """
-    (out_r, out_w), (err_r, err_w), (failed_r, failed_w) = os.pipe(), os.pipe(), os.pipe()
+    (out_r, out_w), (err_r, err_w) = os.pipe(), os.pipe()
     source = input_of(stdin)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setsid()
-            if os.getuid() != 0:
-                set_dumpable(True)  # nobody else is alive; needed to write the next file
-            with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-                score.write("1000")  # when memory runs out, the command goes and not the runner
-            own = (out_w, err_w, *((source,) if stdin else ()))  # never /dev/null
-            for fd in own if os.getuid() == 0 else ():
-                os.fchown(fd, AGENT_ID, AGENT_ID)  # so that /dev/stdout can be opened
-            for target, fd in enumerate((source, out_w, err_w)):
-                os.dup2(fd, target)
-            for which, value in rlimits:
-                resource.setrlimit(which, (value, value))
-            if os.getuid() == 0:
-                os.setgid(AGENT_ID)
-                os.setuid(AGENT_ID)
-            os.umask(0o022)
-            os.chdir(cwd)
-            for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
-                signal.signal(ignored, signal.SIG_DFL)
-            os.execvpe(argv[0], argv, env)
-        except BaseException as error:  # whatever it was, the parent has to hear of it
-            number = getattr(error, "errno", None) or errno.EINVAL
-            os.write(failed_w, f"{number} {error}".encode(errors="replace")[:4000])
-        finally:
-            os._exit(127)
-    for fd in (out_w, err_w, failed_w, source):
-        os.close(fd)
-    with open(failed_r, "rb") as pipe:
-        failure = pipe.read().decode(errors="replace")
-    if failure:
+    try:
+        pid = spawn(argv, env, cwd, {0: source, 1: out_w, 2: err_w}, rlimits)
+    except OSError:
         os.close(out_r)
         os.close(err_r)
-        os.waitpid(pid, 0)
-        code, _, text = failure.partition(" ")
-        raise OSError(int(code), text.split("] ")[-1])
+        raise
+    finally:
+        for fd in (out_w, err_w, source):
+            os.close(fd)
     return pid, out_r, err_r
-
-
-def input_of(data: bytes) -> int:
-    """A file descriptor to read `data` from."""
-    if not data:
-        return os.open("/dev/null", os.O_RDONLY)
-    fd = os.memfd_create("stdin")
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
-
-
-def reap(pid: int) -> int | None:
-    """Bury the dead; the wait status of `pid` if it is among them."""
-    status = None
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            dead, raw = os.waitpid(-1, os.WNOHANG)
-            if dead == 0:
-                break
-            if dead == pid:
-                status = raw
-    return status
-
-
-def end_everyone(pid: int) -> int:
-    """Kill every process but this one and wait for them; the wait status of `pid`."""
-    status = 0
-    give_up = time.monotonic() + 10
-    while time.monotonic() < give_up:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
-        try:
-            while True:
-                dead, raw = os.waitpid(-1, os.WNOHANG)
-                if dead == 0:
-                    break
-                status = raw if dead == pid else status
-        except ChildProcessError:
-            return status
-        time.sleep(0.0005)
-    sys.exit("a process survived SIGKILL for 10 s")
-
-
-def exit_code_of(status: int) -> int:
-    """A wait status as a shell reports it."""
-    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
-def set_dumpable(flag: bool) -> None:
-    """Whether processes of the same user may trace this one or open its descriptors."""
-    import ctypes  # only where commands share our user: it costs 10 ms
-
-    if ctypes.CDLL(None, use_errno=True).prctl(4, int(flag), 0, 0, 0):  # PR_SET_DUMPABLE
-        sys.exit("prctl(PR_SET_DUMPABLE) failed")
-
-
-def leave_keys() -> None:
-    """Give up what is in the kernel's keyring of the session that started us: no namespace does."""
-    import ctypes  # as above
-
-    number = {"x86_64": 250, "aarch64": 219, "riscv64": 219}.get(os.uname().machine)
-    if number is None:
-        sys.exit(f"no system call keyctl is known on {os.uname().machine}")
-    libc = ctypes.CDLL(None, use_errno=True)
-    # Where there are no keys, or none may be asked for, there is nothing to leave.
-    if libc.syscall(number, 1, None) < 0 and ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM):
-        sys.exit("keyctl(KEYCTL_JOIN_SESSION_KEYRING) failed")
 
 
 def limit_lifetime(seconds: float) -> None:

@@ -114,7 +114,23 @@ def read(folder: int, name: str, path: str, max_bytes: int) -> bytes:
             raise Refused(f"{path!r} is no regular file")
         if info.st_size > max_bytes:
             raise Refused(f"{path!r} has {info.st_size} bytes; at most {max_bytes} may leave")
-        return file.read()
+        data = b""
+        while chunk := file.read(max_bytes + 1 - len(data)):  # a service may still write to it
+            data += chunk
+            if len(data) > max_bytes:
+                raise Refused(f"{path!r} grew past {max_bytes} bytes while it was read")
+        return data
+
+
+def page(folder: int, name: str, path: str, offset: int, max_bytes: int) -> tuple[bytes, int]:
+    """A part of one regular file, and the size of the whole."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(name, flags, dir_fd=folder), "rb", buffering=0) as file:
+        info = os.fstat(file.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            raise Refused(f"{path!r} is no regular file")
+        file.seek(offset)
+        return file.read(max_bytes) or b"", info.st_size
 
 
 def collect(path: str, found: dict[str, bytes], max_bytes: int) -> None:

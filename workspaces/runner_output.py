@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+from typing import Any
 
 SPILL_DIR = "/tmp/.output"
 SPILLS_KEPT = 4
@@ -65,7 +67,8 @@ class Spill:
         self.waiting.clear()
 
     def _create(self) -> int:
-        for name in sorted(os.listdir(SPILL_DIR))[: 1 - SPILLS_KEPT]:
+        spills = sorted(name for name in os.listdir(SPILL_DIR) if name[0].isdigit())
+        for name in spills[: 1 - SPILLS_KEPT]:
             os.unlink(f"{SPILL_DIR}/{name}")
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
 
@@ -81,3 +84,26 @@ def take(fd: int, stream: Stream, spill: Spill) -> bool:
     stream.add(chunk)
     spill.add(chunk, to_file=stream.cut > 0)
     return bool(chunk)
+
+
+class Work:
+    """One command: what it wrote and how it ended."""
+
+    def __init__(self, number: int, config: dict[str, Any]) -> None:
+        self.started = time.monotonic()
+        self.out, self.err = Stream(config["output_bytes"]), Stream(config["output_bytes"])
+        self.spill = Spill(number, config["spill_bytes"])
+
+    def outcome(self, exit_code: int, *, why: str | None) -> tuple[dict[str, Any], bytes]:
+        """The reply to the host."""
+        self.spill.close()
+        kept = self.out.kept(self.spill.path)
+        header = {
+            "exit_code": exit_code,
+            "why": why,
+            "duration_s": time.monotonic() - self.started,
+            "bytes": [self.out.total, self.err.total],
+            "cut": len(kept),
+            "spill": self.spill.path if self.out.cut or self.err.cut else None,
+        }
+        return header, kept + self.err.kept(self.spill.path)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import posixpath
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .errors import FileRefused, NetworkRefused, WorkspaceGone
+from .sessions import Link, Service, Shell, Terminal
 from .trees import members_of, unpack_tree
-from .types import WORKDIR, ExecResult, WorkspaceSpec
+from .types import KIB, WORKDIR, ExecResult, Page, WorkspaceSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +25,7 @@ class Call:
     timeout_s: float | None = None
 
 
-class ScriptedWorkspace:
+class ScriptedWorkspace(Link):
     """Answers each `exec` with the next scripted result, or raises it when it is an exception."""
 
     def __init__(self, spec: WorkspaceSpec, results: Sequence[ExecResult | Exception]) -> None:
@@ -31,6 +34,9 @@ class ScriptedWorkspace:
         self.calls: list[Call] = []
         self.files: dict[str, bytes] = {_clean(p): c for p, c in unpack_tree(spec.seed).items()}
         self.closed = False
+        self.sent: list[tuple[int, bytes]] = []
+        """What services were sent: the number of the service, and the bytes."""
+        self._services: list[bytes | None] = []
 
     async def exec(
         self,
@@ -51,6 +57,71 @@ class ScriptedWorkspace:
         if isinstance(result, Exception):
             raise result
         return result
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        lifetime_s: float | None = None,
+    ) -> Service:
+        """See `Workspace.start`; its log is the output of the next scripted result."""
+        return Service(self, await self._started(argv, env=env, cwd=cwd))
+
+    async def terminal(
+        self,
+        argv: Sequence[str] = ("bash",),
+        *,
+        rows: int = 24,
+        columns: int = 80,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        lifetime_s: float | None = None,
+    ) -> Terminal:
+        """See `Workspace.terminal`; its screen shows the output of the next scripted result."""
+        number = await self._started(argv, env=env, cwd=cwd)
+        return Terminal(self, number, rows=rows, columns=columns)
+
+    async def shell(self, *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Shell:
+        """See `Workspace.shell`; each command it runs is answered as an `exec` of that text."""
+        self._check_open()
+        self._services.append(b"")
+        return Shell(self, len(self._services), command_s=self.spec.limits.command_s)
+
+    async def _started(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None, cwd: str | None
+    ) -> int:
+        self._services.append((await self.exec(argv, env=env, cwd=cwd)).streams[0])
+        return len(self._services)
+
+    async def request(
+        self, header: Mapping[str, Any], payload: bytes = b"", *, patience_s: float = 300.0
+    ) -> tuple[dict[str, Any], bytes]:
+        """What services ask of a runner; they run until they are stopped."""
+        self._check_open()
+        number = header["service"]
+        log = self._services[number - 1]
+        if header["op"] == "run":
+            result = await self.exec([payload.decode()], timeout_s=header["timeout_s"])
+            return {**_reply_of(result), "alive": True}, b"".join(result.streams)
+        if log is None:
+            raise FileRefused(f"there is no service {number}; it was stopped")
+        if header["op"] == "stop":
+            self._services[number - 1] = None
+        elif header["op"] == "send":
+            self.sent.append((number, payload))
+        offset = min(header.get("offset", 0), len(log))
+        data = log[offset : offset + header.get("max_bytes", 0)]
+        state = {"running": True, "exit_code": None, "timed_out": False}
+        return {
+            **state, "start": offset, "end": len(log), "sent": len(payload), "closed": False
+        }, data  # fmt: skip
+
+    async def page(self, path: str, *, offset: int = 0, max_bytes: int = 64 * KIB) -> Page:
+        """See `Workspace.page`."""
+        data = await self.get(path, max_bytes=sys.maxsize)
+        return Page(data=data[offset : offset + max_bytes], size=len(data))
 
     async def put(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """See `Workspace.put`; `mode` is not kept."""
@@ -96,6 +167,15 @@ class ScriptedWorkspace:
     def _check_open(self) -> None:
         if self.closed:
             raise WorkspaceGone("the workspace is closed")
+
+
+def _reply_of(result: ExecResult) -> dict[str, Any]:
+    """A result as a runner would state it."""
+    return {
+        "exit_code": result.exit_code, "duration_s": result.duration_s, "why": result.error,
+        "bytes": (result.stdout_bytes, result.stderr_bytes), "spill": result.spill_path,
+        "cut": len(result.streams[0]),
+    }  # fmt: skip
 
 
 class ScriptedProvider:

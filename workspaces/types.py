@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 WORKDIR = "/workspace"
 """Where the agent's files lie in every workspace; relative paths are relative to it."""
@@ -70,6 +71,11 @@ class WorkspaceSpec:
                 )
 
 
+ErrorKind = Literal["not_started", "timed_out", "out_of_memory", "signal"]
+"""Why a command did not end by itself. Where the kernel does not say that it killed for want of
+memory, that is a `signal`."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExecResult:
     """What one command did. A non-zero exit code is a result, not an error."""
@@ -79,6 +85,8 @@ class ExecResult:
     stdout: str
     stderr: str
     duration_s: float
+    error: ErrorKind | None = None
+    """None = it ended by itself, well or not."""
     timed_out: bool = False
     """True when the deadline passed: every child process is dead, the output so far is kept."""
     stdout_bytes: int = 0
@@ -86,8 +94,24 @@ class ExecResult:
     stderr_bytes: int = 0
     spill_path: str | None = None
     """A file in the workspace holding the whole of what was cut; None = nothing was cut."""
+    raw: tuple[bytes, bytes] | None = field(default=None, repr=False)
+    """What is kept of both streams, byte for byte, where a stream is not UTF-8; None = both are."""
 
     @property
     def truncated(self) -> bool:
         """True when a stream passed `Limits.output_bytes` and lost its middle."""
         return self.spill_path is not None
+
+    @property
+    def streams(self) -> tuple[bytes, bytes]:
+        """What is kept of standard output and standard error, byte for byte."""
+        return self.raw or (self.stdout.encode(), self.stderr.encode())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """A part of a file."""
+
+    data: bytes = field(repr=False)
+    size: int
+    """Of the whole file, when it was read."""

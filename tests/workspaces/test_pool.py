@@ -230,6 +230,23 @@ async def test_what_is_held_after_its_close_reaches_nobody(own: PooledProvider) 
         assert (await theirs.exec(["ls", "spy"])).exit_code != 0
 
 
+async def test_services_end_with_their_use_and_reach_nobody_afterwards(
+    own: PooledProvider,
+) -> None:
+    async with opened(own, SPEC) as mine:
+        name = await name_of(mine)
+        service = await mine.start(["sleep", "54321"])
+        shell, terminal = await mine.shell(), await mine.terminal()
+        await shell.run("sleep 54321 &")
+        await terminal.send_keys("sleep 54321", "Enter")
+    async with opened(own, SPEC) as theirs:
+        assert await name_of(theirs) == name
+        assert (await theirs.exec(["pgrep", "-c", "-f", "sleep|bash"])).stdout == "0\n"
+        for late in (service.report(), shell.run("touch spy"), terminal.screen()):
+            with pytest.raises(WorkspaceGone, match="closed"):
+                await late
+
+
 async def test_one_that_died_while_it_waited_is_passed_over(own: PooledProvider) -> None:
     brief = replace(SPEC, limits=replace(SMALL, lifetime_s=1.5))
     async with opened(own, brief) as workspace:

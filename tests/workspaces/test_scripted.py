@@ -1,5 +1,7 @@
 """The fake keeps the contract's file rules and replays what it was given."""
 
+from dataclasses import replace
+
 import pytest
 
 from rollmill.workspaces import (
@@ -47,3 +49,23 @@ async def test_files_behave_as_in_a_real_workspace() -> None:
         ):
             with pytest.raises(FileRefused):
                 await attempt
+
+
+async def test_services_shells_and_terminals_replay_too() -> None:
+    said = replace(RESULT, stdout="one\r\ntwo", exit_code=0)
+    provider = ScriptedProvider([[said, RESULT, said]])
+    async with opened(provider, SPEC) as workspace:
+        server = await workspace.start(["serve"], cwd="d")
+        assert (await server.wait_for("two", timeout_s=1)).start() == 5
+        await server.send(b"hello")
+        shell = await workspace.shell()
+        assert await shell.run("make") == replace(RESULT, stdout_bytes=0)
+        terminal = await workspace.terminal(["top"])
+        assert (await terminal.screen()).lines[:2] == ["one", "two"]
+        await server.stop()
+        with pytest.raises(FileRefused, match="stopped"):
+            await server.report()
+        assert (await workspace.page("a.txt")).data == b"a"
+    replayed = provider.opened[0]
+    assert replayed.sent == [(1, b"hello")]
+    assert [call.argv for call in replayed.calls] == [("serve",), ("make",), ("top",)]
