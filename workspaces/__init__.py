@@ -1,9 +1,10 @@
 """Where an agent's commands run: contracts, providers and images. Knows no task."""
 
 from .artifact import Artifact, collect, lay
-from .base import Provider, Workspace, opened
+from .base import Provider, Workspace, forked, opened
 from .bwrap import BwrapProvider
 from .cleaning import Holdings, holdings, remove_all
+from .difference import Difference, difference
 from .docker import DockerProvider
 from .doctor import findings
 from .engine import Finding, ensure_engine
@@ -25,7 +26,7 @@ from .screen import Screen
 from .scripted import ScriptedProvider, ScriptedWorkspace
 from .sessions import Report, Service, Shell, Terminal
 from .trees import pack_tree, unpack_tree
-from .types import KIB, MIB, WORKDIR, ExecResult, Limits, Page, WorkspaceSpec
+from .types import KIB, MIB, WORKDIR, Entry, ExecResult, Limits, Page, Snapshot, WorkspaceSpec
 
 __all__ = [
     "KIB",
@@ -34,9 +35,11 @@ __all__ = [
     "WORKDIR",
     "Artifact",
     "BwrapProvider",
+    "Difference",
     "DiskFull",
     "DockerProvider",
     "EngineUnavailable",
+    "Entry",
     "ExecResult",
     "FileRefused",
     "Finding",
@@ -54,6 +57,7 @@ __all__ = [
     "ScriptedWorkspace",
     "Service",
     "Shell",
+    "Snapshot",
     "Terminal",
     "UnknownImage",
     "Workspace",
@@ -61,8 +65,10 @@ __all__ = [
     "WorkspaceGone",
     "WorkspaceSpec",
     "collect",
+    "difference",
     "ensure_engine",
     "findings",
+    "forked",
     "holdings",
     "lay",
     "leftovers",

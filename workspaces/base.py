@@ -8,7 +8,7 @@ from typing import Protocol
 
 from .errors import NetworkRefused
 from .sessions import Service, Shell, Terminal
-from .types import KIB, ExecResult, Page, WorkspaceSpec
+from .types import KIB, Entry, ExecResult, Page, Snapshot, WorkspaceSpec
 
 
 class Workspace(Protocol):
@@ -84,6 +84,47 @@ class Workspace(Protocol):
 
         Raises: as `get`; `FileRefused` when anything below is a link or a special file, or the
             sum passes `max_bytes`.
+        """
+        ...
+
+    async def get_tar(self, path: str = ".", *, max_bytes: int) -> bytes:
+        """A plain tar of the file at `path` or of all below that folder, with modes and times.
+
+        Raises: as `get_tree`.
+        """
+        ...
+
+    async def list_tree(self, paths: Sequence[str] = (".",)) -> dict[str, Entry]:
+        """What stands at and below each path, links and special files too; none is followed.
+
+        Returns: path relative to `WORKDIR` -> entry, sorted by path.
+
+        Raises:
+            FileRefused: a path outside of `WORKDIR`, or folders too deep.
+            WorkspaceGone: the workspace itself failed.
+        """
+        ...
+
+    async def snapshot(self, *, max_bytes: int | None = None) -> Snapshot:
+        """All that the writable places hold, to go back to it or to go on from it elsewhere.
+
+        Args:
+            max_bytes: None = what the writable places can hold.
+
+        Raises:
+            FileRefused: they hold more than `max_bytes`; holes count as what they stand for.
+            WorkspaceGone: the workspace itself failed.
+        """
+        ...
+
+    async def restore(self, snapshot: Snapshot) -> None:
+        """End every process and make the writable places what a snapshot says.
+
+        Raises:
+            ValueError: it was taken of another image.
+            DiskFull: there is less room here.
+            FileRefused: it is damaged. Then, and on `DiskFull`, a part of it is there.
+            WorkspaceGone: the workspace itself failed.
         """
         ...
 
@@ -188,3 +229,19 @@ async def opened(
         yield workspace
     finally:
         await workspace.close()
+
+
+@asynccontextmanager
+async def forked(
+    provider: Provider, workspace: Workspace, *, fresh: bool = False
+) -> AsyncIterator[Workspace]:
+    """A second workspace that begins where another stands, for the length of a `with` block.
+
+    The other one goes on as it was; its processes and services have no twin.
+
+    Raises: as `Workspace.snapshot`, `Provider.open` and `Workspace.restore`.
+    """
+    snapshot = await workspace.snapshot()
+    async with opened(provider, workspace.spec, fresh=fresh) as fork:
+        await fork.restore(snapshot)
+        yield fork

@@ -24,6 +24,7 @@ RENEW_S = 5.0
 """A workspace that takes longer to be emptied is not worth it."""
 PARTS = (
     "runner",
+    "runner_archive",
     "runner_calls",
     "runner_files",
     "runner_net",
@@ -208,12 +209,23 @@ class RunnerWorkspace(RunnerClient):
                     self._writer.write(FRAME.pack(len(header), len(payload)) + header)
                     self._writer.write(payload)
                     await self._writer.drain()
-                    return await self._receive()
+                    return await self._reply()
             except TimeoutError:
                 self._writer.close()
                 raise WorkspaceGone(f"the runner was silent for {patience_s:g} s") from None
             except OSError as error:
                 raise self._gone(str(error)) from error
+
+    async def _reply(self) -> tuple[dict[str, Any], bytes]:
+        """One whole reply; a long one comes in pieces."""
+        header, payload = await self._receive()
+        if "more" not in header:
+            return header, payload
+        pieces = [payload]
+        while "more" in header:
+            header, payload = await self._receive()
+            pieces.append(payload)
+        return header, b"".join(pieces)
 
     async def _receive(self) -> tuple[dict[str, Any], bytes]:
         try:

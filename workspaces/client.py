@@ -7,7 +7,7 @@ from typing import Any
 
 from .sessions import PATIENCE_S, Link, Service, Shell, Terminal, result_of
 from .trees import members_of
-from .types import KIB, ExecResult, Page, WorkspaceSpec
+from .types import KIB, Entry, ExecResult, Page, Snapshot, WorkspaceSpec
 
 
 class RunnerClient(Link):
@@ -64,6 +64,33 @@ class RunnerClient(Link):
             found[name] = payload[offset : offset + size]
             offset += size
         return found
+
+    async def get_tar(self, path: str = ".", *, max_bytes: int) -> bytes:
+        """See `Workspace.get_tar`."""
+        return (await self.request({"op": "pack", "path": path, "max_bytes": max_bytes}))[1]
+
+    async def list_tree(self, paths: Sequence[str] = (".",)) -> dict[str, Entry]:
+        """See `Workspace.list_tree`."""
+        reply, _ = await self.request({"op": "list", "paths": list(paths)})
+        return {
+            path: Entry(kind=kind, mode=mode, size=size, content=content)
+            for path, kind, mode, size, content in reply["entries"]
+        }
+
+    async def snapshot(self, *, max_bytes: int | None = None) -> Snapshot:
+        """See `Workspace.snapshot`."""
+        limits = self.spec.limits
+        room = 2 * (limits.workspace_bytes + 2 * limits.tmp_bytes)  # entries have headers
+        request = {"op": "pack", "path": None, "max_bytes": max_bytes or room}
+        return Snapshot(image=self.spec.image, data=(await self.request(request))[1])
+
+    async def restore(self, snapshot: Snapshot) -> None:
+        """See `Workspace.restore`."""
+        if snapshot.image != self.spec.image:
+            raise ValueError(
+                f"expected a snapshot of image {self.spec.image!r}, got one of {snapshot.image!r}"
+            )
+        await self.request({"op": "unpack"}, snapshot.data)
 
     async def start(
         self,

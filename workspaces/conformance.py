@@ -12,7 +12,7 @@ import asyncio
 import io
 import tarfile
 
-from . import conformance_sessions  # noqa: F401  (registers its checks)
+from . import conformance_sessions, conformance_trees  # noqa: F401  (register their checks)
 from .artifact import Artifact, collect, lay
 from .base import Provider, Workspace, opened
 from .conformance_kit import CHECKS, SMALL, SPEC, bash, provider_check, refused, workspace_check

@@ -20,6 +20,7 @@ import signal
 import struct
 import sys
 import time
+from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any
 
 from .runner_files import (
@@ -76,7 +77,7 @@ class Runner:
         while True:
             header, payload = self.receive()
             name = header.pop("op")
-            operation = getattr(self, "on_" + name, None) or getattr(self.calls(), "on_" + name)
+            operation = self.operation("on_" + name)
             try:
                 self.reply(*operation(payload, **header))
             except (Refused, OSError, ValueError) as error:  # ValueError: a null byte
@@ -102,13 +103,18 @@ class Runner:
         self.replies.write(payload)
         self.replies.flush()
 
-    def calls(self) -> ServiceCalls:
-        """What answers for services; most workspaces never need it."""
-        if self.services is None:
+    def operation(self, name: str) -> Callable[..., tuple[dict[str, Any], bytes]]:
+        """What answers a request. What few workspaces need is loaded when it is asked for."""
+        if name in ("on_pack", "on_unpack", "on_list"):
+            from .runner_archive import ArchiveCalls
+
+            return getattr(ArchiveCalls(self), name)  # type: ignore[no-any-return]
+        if not hasattr(self, name) and self.services is None:
             from .runner_calls import ServiceCalls
 
             self.services = ServiceCalls(self)
-        return self.services
+        found = self if hasattr(self, name) else self.services
+        return getattr(found, name)  # type: ignore[no-any-return]
 
     def keepers(self) -> list[int]:
         """The processes whose descendants outlive a command."""

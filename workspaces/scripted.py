@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import posixpath
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,8 +12,8 @@ from typing import Any
 
 from .errors import FileRefused, NetworkRefused, WorkspaceGone
 from .sessions import Link, Service, Shell, Terminal
-from .trees import members_of, unpack_tree
-from .types import KIB, WORKDIR, ExecResult, Page, WorkspaceSpec
+from .trees import members_of, pack_tree, unpack_tree
+from .types import KIB, WORKDIR, Entry, ExecResult, Page, Snapshot, WorkspaceSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +59,33 @@ class ScriptedWorkspace(Link):
         if isinstance(result, Exception):
             raise result
         return result
+
+    async def get_tar(self, path: str = ".", *, max_bytes: int) -> bytes:
+        """See `Workspace.get_tar`; times and modes are made up."""
+        root = _clean(path)
+        found = await self.get_tree([path], max_bytes=max_bytes)
+        below = {posixpath.relpath(name, root): data for name, data in found.items()}
+        single = {posixpath.basename(root): data for data in below.values()}
+        return gzip.decompress(pack_tree(single if "." in below else below))
+
+    async def list_tree(self, paths: Sequence[str] = (".",)) -> dict[str, Entry]:
+        """See `Workspace.list_tree`; folders are not kept."""
+        return {
+            name: Entry(
+                kind="file", mode=0o644, size=len(data), content=hashlib.sha256(data).hexdigest()
+            )
+            for name, data in (await self.get_tree(paths, max_bytes=sys.maxsize)).items()
+        }
+
+    async def snapshot(self, *, max_bytes: int | None = None) -> Snapshot:
+        """See `Workspace.snapshot`."""
+        self._check_open()
+        return Snapshot(image=self.spec.image, data=pack_tree(self.files))
+
+    async def restore(self, snapshot: Snapshot) -> None:
+        """See `Workspace.restore`."""
+        self._check_open()
+        self.files = unpack_tree(snapshot.data)
 
     async def start(
         self,

@@ -43,6 +43,18 @@ def unpack_tree(packed: bytes, *, max_bytes: int = MAX_TREE_BYTES) -> dict[str, 
     }  # fmt: skip
 
 
+def seed_files(packed: bytes) -> dict[str, tuple[bytes, int]]:
+    """Content and mode of each file that a seed lays."""
+    if not packed:
+        return {}
+    files, _, contents = members_of(packed, ".", max_bytes=MAX_TREE_BYTES)
+    found, offset = {}, 0
+    for path, mode, size in files:
+        found[posixpath.normpath(path)] = contents[offset : offset + size], mode
+        offset += size
+    return found
+
+
 def members_of(
     tar: bytes, path: str, *, max_bytes: int
 ) -> tuple[list[tuple[str, int, int]], list[str], bytes]:

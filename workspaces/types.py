@@ -115,3 +115,30 @@ class Page:
     data: bytes = field(repr=False)
     size: int
     """Of the whole file, when it was read."""
+
+
+EntryKind = Literal["file", "folder", "link", "other"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """What stands under one name."""
+
+    kind: EntryKind
+    mode: int
+    """Permission bits."""
+    size: int
+    """In bytes; 0 for all but files."""
+    content: str
+    """The SHA-256 of a file in hexadecimal, the target of a link; else empty."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """All that the writable places of a workspace held: content, modes, times, links.
+
+    No process is in it, no service, nothing of /dev/shm.
+    """
+
+    image: str
+    data: bytes = field(repr=False)

@@ -11,6 +11,8 @@ from rollmill.workspaces import (
     WorkspaceGone,
     WorkspaceSpec,
     collect,
+    difference,
+    forked,
     opened,
     pack_tree,
 )
@@ -69,3 +71,18 @@ async def test_services_shells_and_terminals_replay_too() -> None:
     replayed = provider.opened[0]
     assert replayed.sent == [(1, b"hello")]
     assert [call.argv for call in replayed.calls] == [("serve",), ("make",), ("top",)]
+
+
+async def test_trees_and_snapshots_behave_as_in_a_real_workspace() -> None:
+    provider = ScriptedProvider()
+    async with opened(provider, SPEC) as workspace:
+        await workspace.put("a.txt", b"b\n")
+        await workspace.put("new", b"n")
+        async with forked(provider, workspace) as fork:
+            found = await difference(fork)
+            assert (list(found.changed), list(found.added)) == (["a.txt"], ["new"])
+            assert "-a\n\\ No newline at end of file\n+b\n" in found.patch
+            await fork.put("a.txt", b"c")
+        assert await workspace.get("a.txt", max_bytes=9) == b"b\n"
+        await workspace.put_tree(await workspace.get_tar("d", max_bytes=99), "e")
+        assert await workspace.get("e/b.txt", max_bytes=9) == b"b"
