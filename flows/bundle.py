@@ -30,7 +30,6 @@ from ..pipelines.pretraining import (
     drill_samples,
     drills,
     learn_tokenizer,
-    recall_samples,
     renamed_copies,
     standard_library,
 )
@@ -60,11 +59,14 @@ async def _train_bundled(config: BundleConfig) -> dict[str, Any]:
     passed = [row for row in read_run(demos) if row.outcome == "pass"]
     conversations = drills(standard_library(), seed=config.seed)
     tokenizer = _tokenizer(config, conversations, passed)
-    recalled = list(recall_samples(tokenizer, count=config.recall_drills, seed=config.seed))
-    drilled = drill_samples(conversations, tokenizer, max_tokens=config.max_sample_tokens)
-    shape = Model(_shape(config, tokenizer))
-    first = _stage(config, "pretraining", shape, tokenizer, drilled + recalled)
-    learned = _learned(config, demos, tokenizer) + recalled
+    first = _stage(
+        config,
+        "pretraining",
+        Model(_shape(config, tokenizer)),
+        tokenizer,
+        drill_samples(conversations, tokenizer, max_tokens=config.max_sample_tokens),
+    )
+    learned = _learned(config, demos, tokenizer)
     second = _stage(config, "demonstrations", load_model(first), tokenizer, learned)
     bundle = config.out / "bundled"
     save_checkpoint(load_model(second), bundle, torch.bfloat16)

@@ -126,8 +126,6 @@ class BundleConfig(BaseModel):
     """Tasks from training sources to learn from, split evenly over the families."""
     renamed_copies: int = Field(default=7, ge=0)
     """Of each demonstration, under other names: see `pipelines/renaming.py`."""
-    recall_drills: int = Field(default=1000, ge=0)
-    """Sequences of random tokens to recall, in both stages: they teach to copy."""
     held_out: int = Field(default=40, ge=2)
     """Tasks from held-out sources to be scored on."""
     vocab_size: int = Field(default=3072, ge=512)

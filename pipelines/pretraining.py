@@ -1,5 +1,5 @@
-"""What the policy learns from besides demonstrations: repair drills, copies of demonstrations under
-other names, and sequences to recall.
+"""What the policy learns from besides demonstrations: repair drills, and copies of demonstrations
+under other names.
 
 The texts are those of the running interpreter's standard library (PSF licence). Nothing here is
 executed or verified, and nothing of it enters a dataset.
@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +29,6 @@ SYSTEM = "You are an agent."
 LEFT_OUT = {"site-packages", "idlelib", "lib2to3", "test", "tests", "turtledemo"}
 TOKENIZER_SHARE = 1500
 """Drills that the tokenizer learns from, and at most as many demonstrations."""
-
-RECALL_RUNS = (4, 12)
-"""Fewest and most runs of a sequence to recall."""
-RECALL_RUN_TOKENS = (3, 24)
-RECALL_CUE_TOKENS = 2
-"""First tokens of a repeated run: they say which run it is, nothing could foretell them."""
 
 Drill = tuple[Message, ...]
 
@@ -71,26 +64,6 @@ def drill_samples(
         for ids in rendered
         if len(ids) <= max_tokens
     ]
-
-
-def recall_samples(tokenizer: Tokenizer, *, count: int, seed: int) -> Iterator[Sample]:
-    """Runs of random tokens, then the same runs in another order; what a cue recalls is learned.
-
-    Nothing but copying from the context foretells these tokens, so a small model grows the heads
-    that do it (induction heads, Olsson et al., 2022, arXiv:2209.11895).
-    """
-    rng = random.Random(f"recall {seed}")
-    ordinary = [id_ for id_ in range(tokenizer.vocab_size) if tokenizer.special(id_) is None]
-    for _ in range(count):
-        runs = [
-            rng.choices(ordinary, k=rng.randint(*RECALL_RUN_TOKENS))
-            for _ in range(rng.randint(*RECALL_RUNS))
-        ]
-        again = rng.sample(runs, len(runs))
-        ids = [tokenizer.bos_id, *chain(*runs), *chain(*again)]
-        recalled = chain(*([at >= RECALL_CUE_TOKENS for at in range(len(run))] for run in again))
-        shown = [False] * (1 + sum(map(len, runs)))
-        yield Sample(ids=np.array(ids, np.int32), trainable=np.array([*shown, *recalled]))
 
 
 def renamed_copies(rows: Sequence[Row], *, each: int, seed: int) -> Iterator[Row]:
