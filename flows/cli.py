@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from .commands import data, deploy, generate, machine, serve, tasks, train
+from .commands import data, deploy, generate, images, machine, serve, tasks, train
 from .errors import CANCELLED, exit_code, sentence
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command()(data.export)
 app.command()(data.reverify)
 app.command(context_settings=deploy.WITH_COMMAND)(deploy.deploy)
 app.command()(serve.serve)
+app.add_typer(images.app, name="images")
 app.command()(machine.doctor)
 app.command()(machine.clean)
 

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import images
+from . import images, wheelhouse
 from .channel import RunnerWorkspace, runner_argv
 from .errors import EngineUnavailable, ImageError
 from .network import PROXY_ENV
@@ -263,16 +263,7 @@ def _fill(place: Path, spec: images.ImageSpec, python: str, version: str) -> Non
     draft = place.with_suffix(f".{uuid.uuid4().hex}")
     draft.mkdir(parents=True)
     try:
-        done = subprocess.run(
-            [
-                sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile",
-                "--only-binary=:all:", "--python-version", version, "--target", str(draft),
-                "--root-user-action=ignore", *spec.requirements,
-            ],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode != 0:
-            raise ImageError(f"pip failed:\n{done.stderr[-3000:]}")
+        wheelhouse.install(spec.requirements, version, draft)
         shutil.rmtree(draft / "bin", ignore_errors=True)
         (draft / "bin").mkdir()
         (draft / "bin" / "python").symlink_to(python)

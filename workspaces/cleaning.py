@@ -15,11 +15,11 @@ from typing import Any
 
 import docker
 
+from .bootstrap import SCRATCH_PREFIX
 from .bwrap import CGROUP_PREFIX, writable_cgroups
 from .dialling import addresses
 from .engine import ENGINE_ERRORS, connect
 from .errors import EngineUnavailable
-from .images import SCRATCH_PREFIX
 from .ledger import Ledger
 from .reaper import LABEL, Owned, default_ledger, owned, reap
 from .tunnel import reached

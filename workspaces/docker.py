@@ -81,9 +81,9 @@ class DockerProvider:
     async def prepare(self, names: Sequence[str]) -> dict[str, str]:
         """See `Provider.prepare`."""
         client = await self._connected()
-        for name in names:
-            if name not in self._images:
-                self._images[name] = await asyncio.to_thread(images.ensure, client, name)
+        missing = [name for name in dict.fromkeys(names) if name not in self._images]
+        if missing:
+            self._images |= await asyncio.to_thread(images.ensure_all, client, missing)
         return {name: self._images[name] for name in names}
 
     def expect(self, spec: WorkspaceSpec, times: int) -> None:

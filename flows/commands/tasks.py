@@ -93,7 +93,7 @@ def audit(
     from ..progress import current, shown
 
     plan = QUICK if quick else replace(FULL, runs=runs, at_once=2 * (os.cpu_count() or 1))
-    tasks = {folder: load_task(folder) for folder in _task_folders(folders)}
+    tasks = {folder: load_task(folder) for folder in task_folders(folders)}
     check_judges(tasks.values(), judge or [])
 
     async def audited() -> list[Admission]:
@@ -159,7 +159,7 @@ def show_tasks(folders: Folders, json: Json = False) -> None:
     from ...pipelines.taskfolder import load_task
 
     facts = []
-    for folder in _task_folders(folders):
+    for folder in task_folders(folders):
         task = load_task(folder)
         facts.append(
             {
@@ -181,7 +181,8 @@ def _described(fact: dict[str, Any]) -> str:
     return "\n".join([*head, "", fact["instruction"]])
 
 
-def _task_folders(paths: list[Path]) -> list[Path]:
+def task_folders(paths: list[Path]) -> list[Path]:
+    """The task folders that paths mean, each of which is one or a run."""
     found = []
     for path in paths:
         inside = path / "tasks"

@@ -29,6 +29,9 @@ COMMANDS = (
     ("deploy",),
     ("doctor",),
     ("clean",),
+    ("images", "ls"),
+    ("images", "build"),
+    ("images", "gc"),
 )
 
 
@@ -140,6 +143,22 @@ def test_debug_shows_where(run: Command, tmp_path: Path) -> None:
 def test_json_of_the_doctor(run: Command) -> None:
     findings = json.loads(run("doctor", "--json").out)["findings"]
     assert {"engine", "bwrap"} <= {finding["name"] for finding in findings}
+
+
+@pytest.mark.docker
+def test_images_are_listed_built_and_spared_as_json(run: Command) -> None:
+    built = json.loads(run("images", "build", "python", "--json").out)["images"]
+    listed = json.loads(run("images", "ls", "--json").out)["engines"]
+    ours = [one for found in listed.values() for one in found["images"]]
+    here = [one for one in ours if one["digest"] == built["python"] and one["state"] == "current"]
+    assert [one["name"] for one in here] == ["python"]
+    assert here[0]["bytes"] == here[0]["unique_bytes"] + here[0]["shared_bytes"] > 50_000_000
+    assert here[0]["used_s"] is not None
+    spared = json.loads(run("images", "gc", "--keep-mib", "1000000", "--dry-run", "--json").out)
+    assert here[0]["tag"] not in spared["removed"]
+    unknown = run("images", "build", "pyhton", "--json")
+    assert unknown.code == 2
+    assert "office, python" in unknown.err
 
 
 @pytest.mark.parametrize("name", sorted(BAD_INPUTS | FAILURES))

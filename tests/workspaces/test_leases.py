@@ -14,7 +14,14 @@ from pathlib import Path
 import docker
 import pytest
 
-from rollmill.workspaces import DockerProvider, EngineUnavailable, images, leftovers, opened
+from rollmill.workspaces import (
+    DockerProvider,
+    EngineUnavailable,
+    bootstrap,
+    images,
+    leftovers,
+    opened,
+)
 from rollmill.workspaces.cleaning import holdings, remove_all
 from rollmill.workspaces.conformance import SPEC
 from rollmill.workspaces.engine import connect
@@ -182,8 +189,8 @@ def test_scratch_of_a_dead_builder_is_removed_and_of_a_living_one_kept(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     ended = subprocess.Popen([sys.executable, "-c", ""], cwd="/")
     ended.wait()
-    dead = tmp_path / f"{images.SCRATCH_PREFIX}{ended.pid}-x"
-    living = tmp_path / f"{images.SCRATCH_PREFIX}{os.getpid()}-x"
+    dead = tmp_path / f"{bootstrap.SCRATCH_PREFIX}{ended.pid}-x"
+    living = tmp_path / f"{bootstrap.SCRATCH_PREFIX}{os.getpid()}-x"
     for folder in (dead, living):
         (folder / "files").mkdir(parents=True)
     assert str(dead) in holdings().dead
