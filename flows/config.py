@@ -43,6 +43,10 @@ class GenerateConfig(BaseModel):
     policy: tuple[str, ...] = Field(default=("gold",), min_length=1)
     judge: tuple[str, ...] = ()
     """Models that judge where a rubric does, a panel when several; as policies are named."""
+    gate: Literal["quick", "full"] = "quick"
+    """How much is tried on each task before it is admitted; see docs/gate.md."""
+    gate_runs: int | None = Field(default=None, ge=1)
+    """Runs of the gold solution and of doing nothing; None = as many as the gate has."""
     source: tuple[str, ...] = ()
     """Sources to make tasks from; empty = those that ship with the families."""
     split: Literal["train", "held_out", "all"] = "train"

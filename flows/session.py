@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import platformdirs
 
+from ..pipelines.admission import plan_of
 from ..pipelines.dataset.store import Run
 from ..pipelines.families import family_names, get_family
 from ..pipelines.rollout.policy import Policy
@@ -41,6 +42,7 @@ class Session:
             provider=self.provider,
             concurrency=self.config.concurrency,
             judges=judges,
+            plan=plan_of(self.config.gate, self.config.gate_runs),
         )
 
 

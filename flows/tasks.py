@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..pipelines.admission import QUICK, Admission, admit
+from ..pipelines.admission import QUICK, Admission, Plan, admit
 from ..pipelines.dataset.records import ProposalRecord, Stage
 from ..pipelines.dataset.store import Run
 from ..pipelines.family import Family, Proposal, Rejected
@@ -103,6 +103,7 @@ async def make_tasks(
     provider: Provider,
     concurrency: int,
     judges: Sequence[Policy] = (),
+    plan: Plan = QUICK,
 ) -> list[Task]:
     """The tasks of a run, made where they are not recorded yet, in the order of admission.
 
@@ -111,7 +112,7 @@ async def make_tasks(
     progress.current().begin("tasks", sum(supply.quota for supply in supplies))
     stored = run.tasks()
     makers = [
-        _Maker(run, supply, stored, seed=seed, provider=provider, judges=judges)
+        _Maker(run, supply, stored, seed=seed, provider=provider, judges=judges, plan=plan)
         for supply in supplies
     ]
     each = max(LEAST_AT_ONCE, concurrency // len(makers))
@@ -135,6 +136,7 @@ class _Maker:
         seed: int,
         provider: Provider,
         judges: Sequence[Policy],
+        plan: Plan,
     ) -> None:
         self._run = run
         self._supply = supply
@@ -142,6 +144,7 @@ class _Maker:
         self._seed = seed
         self._provider = provider
         self._judges = judges
+        self._plan = plan
         name = supply.family.name
         self._known = {record.key: record for record in run.proposals() if record.family == name}
 
@@ -210,7 +213,7 @@ class _Maker:
             )
             return _Decision(record=record)
         build_s = time.monotonic() - began
-        admission = await admit(task, self._provider, plan=QUICK, judges=self._judges)
+        admission = await admit(task, self._provider, plan=self._plan, judges=self._judges)
         task = admission.task
         gold_passed = any(verdict.outcome == "pass" for verdict in admission.gold)
         stage: Stage = "gold_valid" if gold_passed else "built"

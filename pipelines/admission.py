@@ -59,6 +59,7 @@ FULL = Plan()
 QUICK = Plan(runs=2, cheats=2, mutants=3, alternatives=False)
 """While tasks are made: each tries another part of the battery, so that a run tries all of it."""
 
+PLANS = {"quick": QUICK, "full": FULL}
 CALIBRATION = Plan(runs=1, cheats=0, mutants=0, alternatives=False)
 """Only whether gold and null are told apart, for judges that are new to a task."""
 
@@ -145,6 +146,12 @@ class _Refused(Exception):
         super().__init__(reason)
         self.reason = reason
         self.detail = detail
+
+
+def plan_of(name: Literal["quick", "full"], runs: int | None = None) -> Plan:
+    """A plan by its name, with its own number of gold and null runs or another."""
+    plan = PLANS[name]
+    return plan if runs is None else replace(plan, runs=runs)
 
 
 async def admit(

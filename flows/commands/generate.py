@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .running import ConfigFile, Json, Judges, given, next_steps, run_flow, show, split_list
+from .running import (
+    ConfigFile,
+    Gate,
+    GateRuns,
+    Json,
+    Judges,
+    given,
+    next_steps,
+    run_flow,
+    show,
+    split_list,
+)
 
 if TYPE_CHECKING:
     from ..config import GenerateConfig
@@ -30,6 +41,8 @@ def generate(
         typer.Option(help="bundled, gold, null or openai:URL#MODEL; may be repeated. [gold]"),
     ] = None,
     judge: Judges = None,
+    gate: Gate = None,
+    gate_runs: GateRuns = None,
     source: Annotated[
         list[str] | None,
         typer.Option(

@@ -18,6 +18,14 @@ Judges = Annotated[
     list[str] | None,
     typer.Option("--judge", help="openai:URL#MODEL, for rubrics; several are a panel. [none]"),
 ]
+Gate = Annotated[
+    str | None,
+    typer.Option("--gate", help="quick or full: how much is tried on each task. [quick]"),
+]
+GateRuns = Annotated[
+    int | None,
+    typer.Option("--gate-runs", help="Of the gold solution, and of nothing. [quick 2, full 3]"),
+]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="TOML file with the same settings; flags win.")
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .generate import generate_config
-from .running import ConfigFile, Json, Judges, heard, show
+from .running import ConfigFile, Gate, GateRuns, Json, Judges, heard, show
 
 if TYPE_CHECKING:
     from ...pipelines.admission import Admission
@@ -30,6 +30,8 @@ def make(
     split: Annotated[str | None, typer.Option(help="train, held_out or all. [train]")] = None,
     workspace: Annotated[str | None, typer.Option(help="auto, docker or bwrap. [auto]")] = None,
     judge: Judges = None,
+    gate: Gate = None,
+    gate_runs: GateRuns = None,
     seed: Annotated[int | None, typer.Option(help="[0]")] = None,
     concurrency: Annotated[int | None, typer.Option(help="[2 a CPU]")] = None,
     config: ConfigFile = None,
@@ -48,6 +50,8 @@ def make(
         split=split,
         workspace=workspace,
         judge=judge,
+        gate=gate,
+        gate_runs=gate_runs,
         seed=seed,
         concurrency=concurrency,
     )

@@ -6,9 +6,7 @@ They are made from the files alone, by their kind; a kind that nothing here know
 from __future__ import annotations
 
 import ast
-import csv
 import difflib
-import io
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +17,9 @@ from typing import Any
 from ...workspaces import Artifact, unpack_tree
 from ..coding.mutations import mutations_of
 from ..task import Task
-from .variants_workbook import workbook_mutants, workbook_rewrites
+from .variants_office import office_mutants, office_rewrites
+from .variants_table import csv_mutants, csv_rewrites, parquet_mutants, parquet_rewrites
+from .variants_workbook import region_mutants, workbook_rewrites
 
 Change = tuple[str, bytes]
 """What was changed, and the file with it."""
@@ -127,39 +127,21 @@ def _json_rewrites(
         yield "indented", (json.dumps(answer, indent=4) + "\n").encode()
 
 
-def _csv_mutants(
-    path: str, content: bytes, before: bytes, hidden: Mapping[str, bytes]
-) -> Iterator[Change]:
-    rows = list(csv.reader(io.StringIO(content.decode())))
-    if len(rows) > 1:
-        yield "the last row left out", _csv(rows[:-1])
-        yield "the first row twice", _csv([*rows[:2], *rows[1:]])
-    for at, cell in enumerate(rows[-1] if rows else []):
-        wrong = [*rows[:-1], [*rows[-1][:at], _other(cell), *rows[-1][at + 1 :]]]
-        yield f"column {at + 1} of the last row changed", _csv(wrong)
-
-
-def _other(cell: str) -> str:
-    try:
-        return str(float(cell) * 1.01 or 0.01)
-    except ValueError:
-        return f"{cell}x"
-
-
-def _csv(rows: list[list[str]]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue().encode()
-
-
 _MUTANTS: Mapping[str, Callable[..., Iterator[Change]]] = {
     ".py": _code_mutants,
     ".json": _json_mutants,
-    ".csv": _csv_mutants,
-    ".xlsx": workbook_mutants,
+    ".csv": csv_mutants,
+    ".docx": office_mutants,
+    ".parquet": parquet_mutants,
+    ".pptx": office_mutants,
+    ".xlsx": region_mutants,
 }
 _REWRITES: Mapping[str, Callable[..., Iterator[Change]]] = {
     ".py": _code_rewrites,
+    ".csv": csv_rewrites,
+    ".docx": office_rewrites,
     ".json": _json_rewrites,
+    ".parquet": parquet_rewrites,
+    ".pptx": office_rewrites,
     ".xlsx": workbook_rewrites,
 }

@@ -121,6 +121,31 @@ def _drawing_lost(book: Any, cells: list[Any]) -> bool:
     return False
 
 
+def _changed_outside(book: Any, cells: list[Any]) -> bool:
+    declared = {(sheet, at) for sheet, at, _, _ in cells}
+    for sheet in book.worksheets:
+        for cell in list(sheet._cells.values()):
+            if cell.value is not None and (sheet.title, cell.coordinate) not in declared:
+                cell.value = "changed"
+                return True
+    return False
+
+
+def _cell_more(book: Any, cells: list[Any]) -> bool:
+    sheet = book[cells[0][0]]
+    sheet.cell(sheet.max_row + 3, 1).value = 7
+    return True
+
+
+def _letter_more(book: Any, cells: list[Any]) -> bool:
+    for sheet, at, value, _ in reversed(cells):
+        cell = book[sheet][at]
+        if isinstance(value, str) and value and cell.value == value:
+            cell.value = f"{value}s"
+            return True
+    return False
+
+
 def _is_new(book: Any, sheet: Any) -> bool:
     return bool(book.worksheets.index(sheet) == len(book.worksheets) - 1)
 
@@ -134,5 +159,8 @@ MUTATIONS: dict[str, Callable[[Any, list[Any]], bool]] = {
     "range one row short": _range_short,
     "values in the next row": _work_moved_down,
     "chart lost": _drawing_lost,
+    "a cell changed outside": _changed_outside,
+    "a cell more": _cell_more,
+    "a text with a letter more": _letter_more,
 }
 """Name -> a change of the book in place; False = it does not apply."""

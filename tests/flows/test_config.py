@@ -38,6 +38,12 @@ def test_speed_and_place_do_not_change_what_a_run_is() -> None:
     same = GenerateConfig(out=Path("b"), concurrency=9, retries=5)
     assert config.run_id == same.run_id
     assert config.run_id != GenerateConfig(out=Path("a"), seed=1).run_id
+    assert config.run_id != GenerateConfig(out=Path("a"), gate="full").run_id
+
+
+def test_an_unknown_gate_lists_the_choices() -> None:
+    with pytest.raises(ConfigError, match=r"gate: .*'quick' or 'full', got 'slow'"):
+        load_config(GenerateConfig, {"out": "a", "gate": "slow"}, None)
 
 
 @pytest.mark.parametrize(

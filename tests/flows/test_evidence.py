@@ -14,12 +14,13 @@ Command = Callable[..., Any]
 @pytest.mark.usefixtures("prefect_server")
 def test_a_run_is_audited_and_judged_again(run: Command, tally: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    words = ("--tasks", "bugs", "--source", str(tally), "--n", "1", "--policy", "gold")
+    words = ("--tasks", "bugs", "--source", str(tally), "--n", "1", "--gate-runs", "1")
     assert run("generate", *words, "--out", str(out), "--json").code == 0
     (folder,) = (out / "tasks").iterdir()
     made = json.loads((folder / "admission.json").read_text())
     assert made["reason"] == "admitted"
     assert len(made["cheats"]) == 2
+    assert len(made["gold"]) == len(made["null"]) == 1
     assert {tried["outcome"] for tried in made["cheats"]} == {"fail"}
 
     (folder / "admission.json").unlink()
@@ -27,6 +28,7 @@ def test_a_run_is_audited_and_judged_again(run: Command, tally: Path, tmp_path: 
     assert ran.code == 0
     told = json.loads(ran.out)["audits"][folder.name]
     again = json.loads((folder / "admission.json").read_text())
+    assert len(again["gold"]) == 2
     assert told["verifier_strength"] == again["verifier_strength"] == made["verifier_strength"]
     assert [each["name"] for each in again["cheats"]] == [each["name"] for each in made["cheats"]]
 
