@@ -4,6 +4,9 @@ import json
 import re
 from collections.abc import Callable, Mapping
 
+from rollmill.model import Message
+from rollmill.pipelines.rollout.authored import AuthoredPolicy
+from rollmill.pipelines.rollout.policy import TurnRequest
 from rollmill.verifiers import Judge, Question
 
 CRITERION = re.compile(r"^- (c\d+): (.*)$", re.MULTILINE)
@@ -26,7 +29,7 @@ def reader(passages: Mapping[str, str]) -> Says:
 
     def says(text: str, work: str, _: str) -> tuple[bool, list[str]]:
         passage = passages.get(text)
-        met = passage is not None and passage in work
+        met = passage is not None and passage in " ".join(work.split())
         return met, [passage] if met and passage else []
 
     return says
@@ -39,3 +42,13 @@ def judge(says: Says, name: str = "scripted") -> Judge:
         return findings(question.instructions, question.content, says)
 
     return Judge(name=name, ask=ask)
+
+
+def policy(says: Says) -> AuthoredPolicy:
+    """The same as a policy, as `--judge` would name one."""
+
+    def reply(request: TurnRequest) -> Message:
+        system, user = request.messages
+        return Message(role="assistant", content=findings(system.content, user.content, says))
+
+    return AuthoredPolicy("judge", reply)

@@ -9,18 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from rollmill.model import Message
 from rollmill.pipelines.admission import Plan, admit
 from rollmill.pipelines.dataset.store import Run
 from rollmill.pipelines.reverify import reverify, summary
 from rollmill.pipelines.rollout.authored import AuthoredPolicy, gold_policy
 from rollmill.pipelines.rollout.episode import attempt_episode
-from rollmill.pipelines.rollout.policy import TurnRequest
 from rollmill.pipelines.task import Move, Task
 from rollmill.verifiers import VerifierSpec
 from rollmill.workspaces import Provider, WorkspaceSpec, open_provider, pack_tree
 
-from ..judges import Says, findings, reader
+from ..judges import policy as judge_policy
+from ..judges import reader
 from .rollout.handmade import bash, bug_task
 
 pytestmark = pytest.mark.docker
@@ -28,6 +27,7 @@ pytestmark = pytest.mark.docker
 RISK, DATE = "It names rising prices.", "It is dated."
 GOLD = "printf 'Oslo, 3 May 2024\\n\\nPrices may rise.\\n' > memo.md"
 HONEST = reader({RISK: "Prices may rise", DATE: "3 May 2024"})
+READER = judge_policy(HONEST)
 PLAN = Plan(runs=2, cheats=4, at_once=4)
 
 
@@ -50,16 +50,8 @@ def memo_task() -> Task:
     )
 
 
-def judging(says: Says) -> AuthoredPolicy:
-    def reply(request: TurnRequest) -> Message:
-        system, user = request.messages
-        return Message(role="assistant", content=findings(system.content, user.content, says))
-
-    return AuthoredPolicy("judge", reply)
-
-
 async def test_an_honest_judge_admits_the_task_and_its_agreement_is_kept(docker: Provider) -> None:
-    admission = await admit(memo_task(), docker, plan=PLAN, judges=[judging(HONEST)])
+    admission = await admit(memo_task(), docker, plan=PLAN, judges=[READER])
     assert (admission.admitted, admission.reason) == (True, "admitted"), admission.detail
     assert admission.agreement == {"gold": (4, 4), "null": (4, 4)}
     assert {tried.outcome for tried in admission.cheats} == {"fail"}
@@ -71,9 +63,9 @@ async def test_an_honest_judge_admits_the_task_and_its_agreement_is_kept(docker:
     ("judges", "reason"),
     [
         ([], "null_unscored"),
-        ([judging(lambda *_: (True, ["To be written", "Prices may rise"]))], "null_unscored"),
-        ([judging(lambda text, work, _: (len(text) < 30, [work[:14]]))], "null_passes"),
-        ([judging(lambda *_: (False, []))], "gold_fails"),
+        ([judge_policy(lambda *_: (True, ["To be written", "Prices may rise"]))], "null_unscored"),
+        ([judge_policy(lambda text, work, _: (len(text) < 30, [work[:14]]))], "null_passes"),
+        ([judge_policy(lambda *_: (False, []))], "gold_fails"),
     ],
     ids=["nobody", "yes to all", "yes to each", "no to all"],
 )
@@ -85,7 +77,13 @@ async def test_a_judge_who_cannot_tell_gold_from_nothing_is_not_used(
     if reason != "gold_fails":
         return
     rows = await attempt_episode(
-        memo_task(), gold_policy(), docker, run_id="r", attempt=0, seed=0, judges=[judging(HONEST)]
+        memo_task(),
+        gold_policy(),
+        docker,
+        run_id="r",
+        attempt=0,
+        seed=0,
+        judges=[READER],
     )
     assert rows[-1].outcome == "pass"
     with Run.open(tmp_path / "run", {"seed": 0}) as run:
@@ -95,5 +93,5 @@ async def test_a_judge_who_cannot_tell_gold_from_nothing_is_not_used(
     changes = [each async for each in reverify(tmp_path / "run", docker, judges=judges)]
     assert summary(changes) == {"pass -> unscored": 1}
     assert "gold_fails" in str(changes[0])
-    again = [each async for each in reverify(tmp_path / "run", docker, judges=[judging(HONEST)])]
+    again = [each async for each in reverify(tmp_path / "run", docker, judges=[READER])]
     assert summary(again) == {"pass -> pass": 1}

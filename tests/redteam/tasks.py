@@ -161,6 +161,28 @@ def workbook_task() -> Task:
     )
 
 
+RISK, DATE = "It names rising prices.", "It is dated."
+MEMO = "Oslo, 3 May 2024\n\nThe board notes that prices may rise.\n"
+SHOWN = {RISK: "prices may rise", DATE: "3 May 2024"}
+"""The passage that shows each criterion to a careful reader."""
+
+
+def memo_task() -> Task:
+    criteria = [
+        {"name": "risk", "text": RISK, "kind": "critical"},
+        {"name": "date", "text": DATE},
+    ]
+    return _task(
+        domain="cowork",
+        image="python",
+        files={"memo.md": b"To be written.\n"},
+        verifier=VerifierSpec(name="rubric", params={"path": "memo.md"}),
+        hidden={"rubric.json": json.dumps({"criteria": criteria}).encode()},
+        artifacts=("memo.md",),
+        solution=bash(f"cat > memo.md <<'EOF'\n{MEMO}EOF"),
+    )
+
+
 def answer_task() -> Task:
     return _task(
         domain="cowork",
