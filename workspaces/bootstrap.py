@@ -80,7 +80,7 @@ def _mmdebstrap(spec: ImageSpec, files: Path, archive: Path) -> list[str]:
         f'cp -r {shlex.quote(str(files))}/. "$1"/',
     ]
     if spec.requirements:
-        hooks.append(_pip_hook(spec.requirements))
+        hooks.append(pip_hook(spec.requirements))
     without = [f"--dpkgopt=path-exclude=/usr/share/{x}/*" for x in ("man", "locale", "info", "doc")]
     return [
         "mmdebstrap",
@@ -97,7 +97,7 @@ def _mmdebstrap(spec: ImageSpec, files: Path, archive: Path) -> list[str]:
     ]
 
 
-def _pip_hook(requirements: Sequence[str]) -> str:
+def pip_hook(requirements: Sequence[str]) -> str:
     """Install wheels into the new root from outside: pip need not be in the image."""
     lay = "from rollmill.workspaces.wheelhouse import main; main()"
     return (

@@ -98,8 +98,8 @@ def _plain(member: tarfile.TarInfo, *, lower: bool) -> tarfile.TarInfo:
     kept = {key: text for key, text in member.pax_headers.items() if "xattr" in key}
     changed = member.replace(deep=False)
     changed.pax_headers = kept
-    if lower:
-        changed.mtime = int(member.mtime) if not member.isdir() else 0
+    if lower:  # folders and links are made at set-up, files carry the time of their package
+        changed.mtime = int(member.mtime) if member.isreg() or member.islnk() else 0
     return changed
 
 
@@ -158,31 +158,42 @@ class _Packages:
 
     def __init__(self, status: str) -> None:
         self.essential: list[str] = []
-        self._needs: dict[str, set[str]] = {}
-        self._givers: dict[str, set[str]] = {}
+        self._needs: dict[str, list[list[str]]] = {}
+        self._givers: dict[str, str] = {}
+        """Virtual name -> a package that stands for it, always the same one."""
         for stanza in status.split("\n\n"):
             fields = dict(re.findall(r"^([\w-]+): *(.*)$", stanza, flags=re.M))
             if (name := fields.get("Package")) is None:
                 continue
-            if fields.get("Essential") == "yes" or fields.get("Priority") == "required":
+            if fields.get("Essential") == "yes" or name == "apt":  # what mmdebstrap begins with
                 self.essential.append(name)
             wanted = f"{fields.get('Depends', '')},{fields.get('Pre-Depends', '')}"
-            self._needs[name] = _named(wanted)
-            for given in (name, *_named(fields.get("Provides", ""))):
-                self._givers.setdefault(given, set()).add(name)
+            self._needs[name] = _clauses(wanted)
+            for (given,) in _clauses(fields.get("Provides", "")):
+                self._givers[given] = min(name, self._givers.get(given, name))
 
     def closure(self, roots: Sequence[str]) -> set[str]:
-        """These packages and all that they need, as far as it is installed."""
+        """These packages and all that they need; of alternatives, the first that is installed.
+
+        One more package in another image changes nothing, though it could stand in for one.
+        """
         found: set[str] = set()
-        waiting = list(roots)
+        waiting = [[root] for root in roots]
         while waiting:
-            for package in self._givers.get(waiting.pop(), set()) - found:
+            package = self._first(waiting.pop())
+            if package and package not in found:
                 found.add(package)
                 waiting += self._needs[package]
         return found
 
+    def _first(self, alternatives: Sequence[str]) -> str:
+        for name in alternatives:
+            if name in self._needs:
+                return name
+        return next((self._givers[name] for name in alternatives if name in self._givers), "")
 
-def _named(relation: str) -> set[str]:
-    """The packages in a relation, alternatives too; without versions and architectures."""
-    words = re.split(r"[,|]", relation)
-    return {re.split(r"[\s:(]", word.strip())[0] for word in words if word.strip()}
+
+def _clauses(relation: str) -> list[list[str]]:
+    """Each thing in a relation as its alternatives; without versions and architectures."""
+    clauses = [clause.split("|") for clause in relation.split(",") if clause.strip()]
+    return [[re.split(r"[\s:(]", name.strip())[0] for name in clause] for clause in clauses]

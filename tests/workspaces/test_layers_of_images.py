@@ -1,8 +1,10 @@
 """Images share layers that are equal to the last byte; no file is lost or changed by the cut."""
 
+import contextlib
 import hashlib
 import io
 import json
+import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from rollmill.workspaces import layers
+from rollmill.workspaces.engine import connect
+from rollmill.workspaces.imagestore import remove, stored
 
 STATUS = """\
 Package: libc6
@@ -23,7 +27,9 @@ Package: fake-conf
 Provides: debconf-2.0
 
 Package: less
-Depends: libtinfo6
+Depends: libtinfo6, pager | other-pager
+
+Package: pager
 
 Package: libtinfo6
 Depends: libc6
@@ -59,12 +65,15 @@ class Root:
     moment: int
     own: str
     """A file that only this image has."""
+    more: str = ""
+    """Packages that only this image has, as dpkg notes them."""
 
     def write(self) -> Path:
         path = self.folder / f"root-{self.moment}.tar"
         lists = {f"var/lib/dpkg/info/{name}.list": text for name, text in LISTS.items()}
         files = {
-            "var/lib/dpkg/status": STATUS, **lists, "usr/lib/libc.so": "c", "usr/bin/dash": "d",
+            "var/lib/dpkg/status": STATUS + self.more, **lists,
+            "usr/lib/libc.so": "c", "usr/bin/dash": "d",
             "usr/share/conf": "f", "usr/bin/less": "l", "usr/lib/libtinfo.so": "t",
             "usr/bin/python3": "p", "usr/lib/python3/os.py": "o", "usr/bin/git": "g",
             "etc/ld.so.conf": str(self.moment), self.own: "own",
@@ -72,8 +81,8 @@ class Root:
         with tarfile.open(path, "w") as tar:
             for name in (".", *FOLDERS):
                 self._add(tar, name, tarfile.DIRTYPE, mtime=self.moment)
-            self._add(tar, "bin", tarfile.SYMTYPE, link="usr/bin")
-            self._add(tar, "lib", tarfile.SYMTYPE, link="usr/lib")
+            for name in ("bin", "lib"):
+                self._add(tar, name, tarfile.SYMTYPE, link=f"usr/{name}", mtime=self.moment)
             self._add(tar, "usr/bin/sh", tarfile.SYMTYPE, link="dash")
             for name, text in sorted(files.items()):
                 self._add(tar, name, tarfile.REGTYPE, text=text)
@@ -102,7 +111,8 @@ def names(layer: Path) -> set[str]:
 
 @pytest.fixture
 def two(tmp_path: Path) -> tuple[list[Path], list[Path]]:
-    return Root(tmp_path, 100, "opt-a").cut(), Root(tmp_path, 200, "opt-b").cut()
+    more = "\nPackage: other-pager\n\nPackage: pager-too\nProvides: debconf-2.0\n"
+    return Root(tmp_path, 100, "opt-a").cut(), Root(tmp_path, 200, "opt-b", more).cut()
 
 
 def test_what_packages_and_their_needs_brought_lies_in_their_layer(
@@ -152,3 +162,21 @@ def test_an_archive_names_what_it_holds_by_its_content(
     digests = [f"sha256:{hashlib.sha256(held[name]).hexdigest()}" for name in image["Layers"]]
     assert config["rootfs"]["diff_ids"] == digests
     assert (config["os"], config["architecture"]) == ("linux", layers.architecture())
+
+
+@pytest.mark.docker
+def test_an_engine_keeps_what_is_shared_once(two: tuple[list[Path], list[Path]]) -> None:
+    client, _ = connect()
+    label = f"rollmill-test-layers-{os.getpid()}"
+    tags = [f"{label}/{name}:1" for name in ("a", "b")]
+    with contextlib.closing(client):
+        for tag, paths in zip(tags, two, strict=True):
+            parts = layers.archive(paths, tag, {label: "1"})
+            client.load_image(parts)  # type: ignore[no-untyped-call]
+        found = stored(client, label=label)
+        chains = [client.inspect_image(tag)["RootFS"]["Layers"] for tag in tags]  # type: ignore[no-untyped-call]
+        gone = remove(client, found)
+    assert chains[0][:2] == chains[1][:2]
+    assert chains[0][2] != chains[1][2]
+    assert {(one.shared_bytes > 0, one.unique_bytes > 0) for one in found} == {(True, True)}
+    assert {one.tag for one in gone} == set(tags)
