@@ -19,6 +19,7 @@ from ..kernels.grouped_experts import grouped_experts
 from ..kernels.qk_norm_rotary import qk_norm_rotary
 from ..kernels.rms_norm import rms_norm
 from ..kernels.rotary import rotary_table
+from ..kernels.tree_attention import tree_attention
 from .config import ModelConfig
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
@@ -260,20 +261,12 @@ class PackedAttention:
     """Causal attention within each segment of a packed batch. Builds no mask."""
 
     def __init__(self, seq_lens: Sequence[int]) -> None:
-        self._seq_lens = list(seq_lens)
+        lengths = torch.tensor(list(seq_lens))
+        # To the kernel a segment is a tree of one node.
+        self._exits = lengths.cumsum(0).repeat_interleave(lengths)
 
     def __call__(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> torch.Tensor:
         """Attend within segments; see `Attend`."""
-        group = q.shape[1] // k.shape[1]
-        k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-        segments = zip(*(torch.split(each, self._seq_lens) for each in (q, k, v)), strict=True)
-        return torch.cat([_causal(*segment) for segment in segments])
-
-
-def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Attention within one segment, all [T, heads, D]."""
-    # [1, heads, T, D]: the fast kernels want a batch
-    q, k, v = (each.transpose(0, 1)[None] for each in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True)[0].transpose(0, 1)
+        return tree_attention(q, k, v, self._exits.to(q.device))

@@ -1,7 +1,6 @@
 """One forward pass of the whole model for a few tokens over paged keys and values."""
 
-from .cpu_build import library_problem
-from .cpu_native import NativeStep, decode_step
+from .cpu_native import NativeStep, decode_step, library_problem
 from .reference import DecodeRows, DecodeWeights, JointWeights, LayerWeights, PagedMemory
 
 __all__ = [

@@ -17,66 +17,9 @@
 #include <omp.h>
 #include <sched.h>
 
+#include "vectors.h"
+
 namespace {
-
-constexpr int P = 16;
-typedef float vf __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t vi __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint32_t vu __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint16_t vh __attribute__((vector_size(32), aligned(2), may_alias));
-
-struct bf16 { uint16_t bits; };
-
-inline float wide(float x) { return x; }
-inline float wide(bf16 x) {
-  uint32_t bits = uint32_t(x.bits) << 16;
-  float out;
-  std::memcpy(&out, &bits, 4);
-  return out;
-}
-inline void narrow(float x, float* out) { *out = x; }
-inline void narrow(float x, bf16* out) {  // to nearest, ties to even; NaN stays NaN
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  out->bits = x != x ? 0x7fc0 : uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-inline vf load(const float* p) { return *reinterpret_cast<const vf*>(p); }
-inline vf load(const bf16* p) {
-  vu bits = __builtin_convertvector(*reinterpret_cast<const vh*>(p), vu) << 16;
-  return (vf)bits;
-}
-template <class W>
-inline vf load_start(const W* p, int count) {
-  W lanes[P] = {};
-  std::memcpy(lanes, p, count * sizeof(W));
-  return load(lanes);
-}
-inline void store(float* p, vf x) { *reinterpret_cast<vf*>(p) = x; }
-
-inline float sum(vf x) {
-  float lane[P];
-  store(lane, x);
-  for (int width = P / 2; width; width /= 2)
-    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
-  return lane[0];
-}
-
-inline vf exp_of(vf x) {  // relative error below 2e-7 within [-87, 88], which bound x
-  vf zero = {}, low = zero - 87.0f, high = zero + 88.0f;
-  x = x < low ? low : x;
-  x = x > high ? high : x;
-  vf whole = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
-  vf r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
-  vf p = zero + 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  vi bits = (__builtin_convertvector(whole, vi) + 127) << 23;
-  return p * (vf)bits;
-}
 
 // R rows of weights times T vectors.
 template <int R, int T, class W>

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .cpu_build import library
+from .. import native
 from .reference import DecodeRows, DecodeWeights, JointWeights, LayerWeights, PagedMemory
 
 _POINTERS = tuple(LayerWeights.__dataclass_fields__)
@@ -50,6 +50,11 @@ class _Rows(ctypes.Structure):
     ]
 
 
+def library_problem() -> str | None:
+    """Why there is no compiled step here; None = there is one. The first call may compile it."""
+    return native.library_problem(__package__)
+
+
 class NativeStep:
     """`reference.decode_step` with its weights and memory bound once.
 
@@ -65,7 +70,7 @@ class NativeStep:
         functions = {torch.float32: "decode_f32", torch.bfloat16: "decode_bf16"}
         if dtype not in functions:
             raise ValueError(f"expected fp32 or bf16 weights, got {dtype}")
-        self._function = getattr(library(), functions[dtype])
+        self._function = getattr(native.library(__package__), functions[dtype])
         self._function.restype = None
         self._held = (weights, memory)  # the pointers below are into these
         layer, first = weights.layers, weights.layers[0]

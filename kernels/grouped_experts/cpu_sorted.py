@@ -39,12 +39,12 @@ class _GroupedExperts(torch.autograd.Function):
     ) -> torch.Tensor:
         top_k = experts.shape[1]
         order = torch.argsort(experts.flatten(), stable=True)  # [N*K], sorted row -> N*K slot
-        spans = _spans(experts, gate_up.shape[0])
+        spans = spans_of(torch.bincount(experts.flatten(), minlength=gate_up.shape[0]).cumsum(0))
         rows = x.index_select(0, order // top_k)
-        hidden = _by_expert(spans, rows, gate_up)  # [N*K, 2I]
+        hidden = by_expert(spans, rows, gate_up)  # [N*K, 2I]
         gate, up = hidden.chunk(2, dim=-1)
         scale = weights.flatten()[order, None].to(x.dtype)
-        out = _by_expert(spans, F.silu(gate).mul_(up).mul_(scale), down)  # [N*K, H]
+        out = by_expert(spans, F.silu(gate).mul_(up).mul_(scale), down)  # [N*K, H]
         ctx.spans, ctx.top_k = spans, top_k
         ctx.save_for_backward(x, order, weights, hidden, gate_up, down)
         return _sum_slots(out, order, top_k)
@@ -60,23 +60,24 @@ class _GroupedExperts(torch.autograd.Function):
 
         gated = F.silu(gate)
         active = gated * up
-        d_active = _by_expert(ctx.spans, d_out, down.mT)  # of the scaled activation
+        d_active = by_expert(ctx.spans, d_out, down.mT)  # of the scaled activation
         d_scale = torch.linalg.vecdot(d_active, active)  # [N*K]
-        d_down = _outer(ctx.spans, d_out, active.mul_(scale), down)
+        d_down = outer(ctx.spans, d_out, active.mul_(scale), down)
 
         d_active.mul_(scale)
         d_hidden = torch.empty_like(hidden)
         torch.mul(d_active, gated, out=d_hidden[:, up.shape[1] :])
         d_hidden[:, : up.shape[1]] = torch.ops.aten.silu_backward(d_active.mul_(up), gate)
-        d_gate_up = _outer(ctx.spans, d_hidden, x.index_select(0, tokens), gate_up)
-        d_x = _sum_slots(_by_expert(ctx.spans, d_hidden, gate_up.mT), order, ctx.top_k)
+        d_gate_up = outer(ctx.spans, d_hidden, x.index_select(0, tokens), gate_up)
+        d_x = _sum_slots(by_expert(ctx.spans, d_hidden, gate_up.mT), order, ctx.top_k)
         d_weights = torch.empty_like(weights).flatten()
         d_weights[order] = d_scale.to(weights.dtype)
         return d_x, None, d_weights.view_as(weights), d_gate_up, d_down
 
 
-def _spans(experts: torch.Tensor, num_experts: int) -> Spans:
-    ends = torch.bincount(experts.flatten(), minlength=num_experts).cumsum(0).tolist()
+def spans_of(row_ends: torch.Tensor) -> Spans:
+    """Experts and their rows, from where the rows of each expert end, [E]."""
+    ends = row_ends.tolist()
     starts = [0, *ends]
     return [
         (expert, start, end)
@@ -85,15 +86,17 @@ def _spans(experts: torch.Tensor, num_experts: int) -> Spans:
     ]
 
 
-def _by_expert(spans: Spans, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def by_expert(
+    spans: Spans, rows: torch.Tensor, weight: torch.Tensor, out: torch.Tensor | None = None
+) -> torch.Tensor:
     """Each span of `rows` [M, A] times its expert's `weight` [E, B, A], giving [M, B]."""
-    out = rows.new_empty(rows.shape[0], weight.shape[1])
+    out = rows.new_empty(rows.shape[0], weight.shape[1]) if out is None else out
     for expert, start, end in spans:
         torch.mm(rows[start:end], weight[expert].t(), out=out[start:end])
     return out
 
 
-def _outer(
+def outer(
     spans: Spans, left: torch.Tensor, right: torch.Tensor, like: torch.Tensor
 ) -> torch.Tensor:
     """The gradient of each expert's weight [E, B, A] from `left` [M, B] and `right` [M, A]."""

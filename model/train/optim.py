@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...kernels.adamw import adamw
 from .config import TrainConfig
 
 
@@ -35,73 +36,91 @@ class Optimizer:
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
         """Takes an fp32 model and turns its parameters (not its buffers) into `config.dtype`."""
+        self._config = config
         self._params: list[torch.Tensor] = list(model.parameters())
-        self._grad_clip = config.grad_clip
         self._mixed = config.dtype == "bfloat16"
-        self._masters = self._params
+        self._masters: list[torch.Tensor] = [param.data for param in self._params]
+        self._means = [torch.zeros_like(each) for each in self._masters]
+        self._squares = [torch.zeros_like(each) for each in self._masters]
+        self._steps = [0] * len(self._params)
         self._wide: set[torch.Tensor] = set()
         if self._mixed:
-            self._masters = [nn.Parameter(param.data) for param in self._params]
             self._wide = _heads(model) if config.fp32_head else self._wide
             self._round()
-        self._adamw = torch.optim.AdamW(
-            [
-                {
-                    "params": [each for each in self._masters if each.ndim >= 2],
-                    "weight_decay": config.weight_decay,
-                },
-                {"params": [each for each in self._masters if each.ndim < 2], "weight_decay": 0.0},
-            ],
-            betas=config.betas,
-            eps=config.eps,
-            fused=True,
-        )
 
+    @torch.no_grad()
     def step(self, lr: float) -> float:
-        """Apply and clear the gradients; returns their norm before clipping."""
-        if self._mixed:
-            for param, master in zip(self._params, self._masters, strict=True):
-                master.grad = None if param.grad is None else param.grad.float()
-                param.grad = None
-        norm = nn.utils.clip_grad_norm_(self._masters, self._grad_clip)
-        for group in self._adamw.param_groups:
-            group["lr"] = lr
-        self._adamw.step()
-        self._adamw.zero_grad(set_to_none=True)
-        self._publish()
-        return float(norm)
+        """Apply and clear the gradients; returns their norm before clipping.
+
+        Parameters without a gradient stay as they are, and so do their moments.
+        """
+        touched = [index for index, each in enumerate(self._params) if each.grad is not None]
+        grads = [_gradient(self._params[index]) for index in touched]
+        norm = float(torch.stack(torch._foreach_norm(grads, dtype=torch.float32)).norm())
+        scale = min(1.0, self._config.grad_clip / (norm + 1e-6))
+        for index, grad in zip(touched, grads, strict=True):
+            self._update(index, grad, lr, scale)
+        return norm
+
+    def _update(self, index: int, grad: torch.Tensor, lr: float, scale: float) -> None:
+        param, master = self._params[index], self._masters[index]
+        self._steps[index] += 1
+        adamw(
+            master,
+            grad,
+            self._means[index],
+            self._squares[index],
+            param.data if self._mixed else None,
+            step=self._steps[index],
+            lr=lr,
+            betas=self._config.betas,
+            eps=self._config.eps,
+            weight_decay=self._config.weight_decay if param.ndim >= 2 else 0.0,
+            grad_scale=scale,
+        )
+        param.grad = None
 
     @contextmanager
     def full_precision(self) -> Iterator[None]:
         """While this is open the model's parameters are the fp32 weights: to save and to load."""
         for param, master in zip(self._params, self._masters, strict=True):
-            param.data = master.data
+            param.data = master
         try:
             yield
         finally:
+            self._masters = [param.data for param in self._params]
             if self._mixed:
-                for param, master in zip(self._params, self._masters, strict=True):
-                    master.data = param.data
                 self._round()
 
     def state_dict(self) -> dict[str, Any]:
         """The moments and step counts."""
-        return self._adamw.state_dict()
+        return {"means": self._means, "squares": self._squares, "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self._adamw.load_state_dict(state)
+        """Restore what `state_dict` gave.
 
-    def _publish(self) -> None:
-        """Round the fp32 weights into the model."""
-        if self._mixed:
-            with torch.no_grad():
-                torch._foreach_copy_(self._params, self._masters)
+        Raises:
+            ValueError: it is something else.
+        """
+        if state.keys() != self.state_dict().keys():
+            raise ValueError(
+                f"expected an optimizer state of {', '.join(self.state_dict())}, got one of "
+                f"{', '.join(state)}, as an earlier version wrote it; start a new folder from the "
+                "model in its last checkpoint"
+            )
+        for name in ("means", "squares"):
+            torch._foreach_copy_(getattr(self, f"_{name}"), state[name])
+        self._steps = list(state["steps"])
 
     def _round(self) -> None:
         """Give the model bf16 copies of the fp32 weights."""
         for param in self._params:
             param.data = param.data.clone() if param in self._wide else param.data.bfloat16()
+
+
+def _gradient(param: torch.Tensor) -> torch.Tensor:
+    assert param.grad is not None
+    return param.grad
 
 
 def _heads(model: nn.Module) -> set[torch.Tensor]:

@@ -5,13 +5,17 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rollmill.kernels.cross_entropy import cross_entropy, reference, triton_kernel
+from rollmill.kernels.cross_entropy import cpu_chunked, cross_entropy, reference, triton_kernel
 
 # tokens, hidden, vocabulary
 SHAPES = [(63, 60, 1000), (513, 8, 5), (1, 60, 97), (0, 4, 9)]
 
 
-@pytest.mark.parametrize("fast", [cross_entropy, triton_kernel.cross_entropy], ids=["cpu", "tri"])
+@pytest.mark.parametrize(
+    "fast",
+    [cross_entropy, cpu_chunked.cross_entropy, triton_kernel.cross_entropy],
+    ids=["cpu", "torch", "triton"],
+)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_value_and_gradients_equal_the_reference(
     shape: tuple[int, int, int], fast: Callable[..., torch.Tensor]
@@ -72,3 +76,10 @@ def test_no_tensor_of_tokens_times_vocabulary_is_made() -> None:
     with Largest() as largest:  # type: ignore[no-untyped-call]
         torch.autograd.backward(cross_entropy(hidden, head, torch.zeros(4000, dtype=torch.int64)))
     assert 0 < largest.elements < 4000 * 50 / 3
+
+
+@pytest.mark.parametrize("target", [-100, 7])
+def test_a_target_outside_the_vocabulary_is_refused(target: int) -> None:
+    hidden, head = torch.randn(3, 5, requires_grad=True), torch.randn(7, 5)
+    with pytest.raises((IndexError, RuntimeError), match=r"targets|out of bounds"):
+        cross_entropy(hidden, head, torch.tensor([1, target, 2]))

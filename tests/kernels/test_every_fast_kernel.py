@@ -1,6 +1,8 @@
 """Each fast kernel has a slow twin beside it and a test file of its own."""
 
 import inspect
+import os
+import shutil
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from rollmill.kernels.dispatch import dispatched
+from rollmill.kernels.native import library_problem
 
 ROOT = Path(__file__).parent.parent.parent
 FAST = sorted(
@@ -16,7 +19,6 @@ FAST = sorted(
     for pattern in ("cpu_*.py", "triton_*.py", "cuda_*.py")
     for path in (ROOT / "kernels").glob(f"*/{pattern}")
 )
-VERSIONS = [path for path in FAST if path.name != "cpu_build.py"]  # it compiles one
 
 
 @pytest.mark.parametrize("path", FAST, ids=lambda path: str(path.relative_to(ROOT)))
@@ -35,7 +37,7 @@ def test_a_kernel_folder_holds_nothing_else() -> None:
     assert names == {"__init__.py", "reference.py"}
 
 
-@pytest.mark.parametrize("path", VERSIONS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FAST, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_version_has_the_name_and_signature_of_the_reference(path: Path) -> None:
     package = import_module(f"rollmill.kernels.{path.parent.name}")
     plain = import_module(f"{package.__name__}.reference")
@@ -57,3 +59,29 @@ def test_the_device_decides_which_version_runs() -> None:
         call(elsewhere)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="weight"):
         call(SimpleNamespace(device=torch.device("cuda")))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "source", sorted((ROOT / "kernels").glob("*/cpu_native.cpp")), ids=lambda path: path.parent.name
+)
+def test_a_compiled_kernel_has_a_library_where_there_is_a_compiler(source: Path) -> None:
+    problem = library_problem(f"rollmill.kernels.{source.parent.name}")
+    if shutil.which("g++") and os.environ.get("ROLLMILL_NATIVE") != "0":
+        assert problem is None
+    else:
+        assert problem
+
+
+def test_a_compiled_version_runs_on_the_cpu_for_fp32_and_bf16_alone() -> None:
+    package = "rollmill.kernels.rms_norm"
+    if library_problem(package):
+        pytest.skip("nothing is compiled here")
+
+    def rms_norm(x: torch.Tensor) -> str:
+        return "torch"
+
+    call = dispatched(rms_norm, package, native=lambda x: "native")
+    taken = [call(torch.zeros(1, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)]
+    assert taken == ["native", "native"]
+    assert call(torch.zeros(1, dtype=torch.float64)) == "torch"
+    assert call(torch.zeros(1, device="meta")) == "torch"

@@ -3,10 +3,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from rollmill.kernels.grouped_experts import grouped_experts, reference, triton_kernel
+from rollmill.kernels.grouped_experts import cpu_sorted, grouped_experts, reference, triton_kernel
 
 each_version = pytest.mark.parametrize(
-    "fast", [grouped_experts, triton_kernel.grouped_experts], ids=["cpu", "triton"]
+    "fast",
+    [grouped_experts, cpu_sorted.grouped_experts, triton_kernel.grouped_experts],
+    ids=["cpu", "torch", "triton"],
 )
 
 # tokens, hidden, inner, experts, top_k

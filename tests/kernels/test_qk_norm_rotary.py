@@ -3,13 +3,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from rollmill.kernels.qk_norm_rotary import qk_norm_rotary, reference, triton_kernel
+from rollmill.kernels.qk_norm_rotary import cpu_fused, qk_norm_rotary, reference, triton_kernel
 from rollmill.kernels.rotary import rotary_table
 
 # tokens, heads, D, rotary_dim
 SHAPES = [(63, 3, 20, 10), (1, 1, 60, 60), (33, 5, 7, 2), (0, 2, 8, 4)]
 each_version = pytest.mark.parametrize(
-    "fast", [qk_norm_rotary, triton_kernel.qk_norm_rotary], ids=["cpu", "triton"]
+    "fast",
+    [qk_norm_rotary, cpu_fused.qk_norm_rotary, triton_kernel.qk_norm_rotary],
+    ids=["cpu", "torch", "triton"],
 )
 
 

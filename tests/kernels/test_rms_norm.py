@@ -3,12 +3,16 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from rollmill.kernels.rms_norm import reference, rms_norm, triton_kernel
+from rollmill.kernels.rms_norm import cpu_fused, reference, rms_norm, triton_kernel
 
 SHAPES = [(63, 60), (1, 1000), (3, 7, 33), (0, 16)]
 
 
-@pytest.mark.parametrize("fast", [rms_norm, triton_kernel.rms_norm], ids=["cpu", "triton"])
+@pytest.mark.parametrize(
+    "fast",
+    [rms_norm, cpu_fused.rms_norm, triton_kernel.rms_norm],
+    ids=["cpu", "torch", "triton"],
+)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_values_and_gradients_equal_the_reference(
     shape: tuple[int, ...], fast: Callable[..., torch.Tensor]

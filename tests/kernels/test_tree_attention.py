@@ -3,12 +3,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from rollmill.kernels.tree_attention import reference, tree_attention, triton_kernel
+from rollmill.kernels.tree_attention import cpu_runs, reference, tree_attention, triton_kernel
 
 # (length, parent) of nodes, depth first; -1 = a root
 FORESTS: dict[str, list[tuple[int, int]]] = {
     "one sequence": [(63, -1)],
     "two sequences": [(5, -1), (1, -1), (33, -1)],
+    "several blocks": [(130, -1), (70, 0), (65, 0)],
     "fork": [(40, -1), (7, 0), (30, 0)],
     "deep": [(3, -1), (35, 0), (1, 1), (2, 2), (9, 1), (1, 0), (17, -1), (1, 6), (1, 6)],
 }
@@ -30,7 +31,11 @@ def exits_of(nodes: list[tuple[int, int]]) -> torch.Tensor:
     return torch.tensor(ends).repeat_interleave(lengths)
 
 
-@pytest.mark.parametrize("fast", [tree_attention, triton_kernel.tree_attention], ids=["cpu", "tri"])
+@pytest.mark.parametrize(
+    "fast",
+    [tree_attention, cpu_runs.tree_attention, triton_kernel.tree_attention],
+    ids=["cpu", "torch", "triton"],
+)
 @pytest.mark.parametrize("heads", HEADS, ids=str)
 @pytest.mark.parametrize("forest", FORESTS)
 def test_values_and_gradients_equal_the_reference(

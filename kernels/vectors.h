@@ -1,0 +1,131 @@
+// Vectors of 16 floats in GCC's own terms, for the compiled kernels; any processor runs them, the
+// wider the faster. fp32 and bf16 in memory, fp32 in registers. No alignment is asked for.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+constexpr int P = 16;  // lanes
+typedef float vf __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t vi __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t vu __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint16_t vh __attribute__((vector_size(32), aligned(2), may_alias));
+
+struct bf16 { uint16_t bits; };
+
+inline float wide(float x) { return x; }
+inline float wide(bf16 x) {
+  uint32_t bits = uint32_t(x.bits) << 16;
+  float out;
+  std::memcpy(&out, &bits, 4);
+  return out;
+}
+inline void narrow(float x, float* out) { *out = x; }
+inline void narrow(float x, bf16* out) {  // to nearest, ties to even; NaN stays NaN
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  out->bits = x != x ? 0x7fc0 : uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+inline vf load(const float* p) { return *reinterpret_cast<const vf*>(p); }
+inline vf load(const bf16* p) {
+  vu bits = __builtin_convertvector(*reinterpret_cast<const vh*>(p), vu) << 16;
+  return (vf)bits;
+}
+template <class W>
+inline vf load_start(const W* p, int count) {
+  W lanes[P] = {};
+  std::memcpy(lanes, p, count * sizeof(W));
+  return load(lanes);
+}
+inline void store(float* p, vf x) { *reinterpret_cast<vf*>(p) = x; }
+inline void store(bf16* p, vf x) {  // as `narrow`
+  vu bits = (vu)x;
+  vu rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  rounded = x == x ? rounded : 0x7fc0u + (vu){};
+  *reinterpret_cast<vh*>(p) = __builtin_convertvector(rounded, vh);
+}
+template <class W>
+inline void store_start(W* p, vf x, int count) {
+  W lanes[P];
+  store(lanes, x);
+  std::memcpy(p, lanes, count * sizeof(W));
+}
+
+typedef float vf8 __attribute__((vector_size(32)));
+typedef float vf4 __attribute__((vector_size(16)));
+
+// Halves folded onto each other by `f` until one lane is left.
+template <class F>
+inline float folded(vf x, F f) {
+  vf8 eight = f(__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7),
+                __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15));
+  vf4 four = f(__builtin_shufflevector(eight, eight, 0, 1, 2, 3),
+               __builtin_shufflevector(eight, eight, 4, 5, 6, 7));
+  four = f(four, __builtin_shufflevector(four, four, 2, 3, 0, 1));
+  four = f(four, __builtin_shufflevector(four, four, 1, 0, 3, 2));
+  return four[0];
+}
+inline float sum(vf x) {
+  return folded(x, [](auto a, auto b) { return a + b; });
+}
+inline float largest(vf x) {
+  return folded(x, [](auto a, auto b) { return a < b ? b : a; });
+}
+
+inline bool any_above(vf x, float limit) {
+#ifdef __AVX512F__
+  return _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(limit), _CMP_GT_OQ);
+#else
+  return largest(x) > limit;
+#endif
+}
+
+inline vf exp_of(vf x) {  // relative error below 2e-7 within [-87, 88], which bound x
+  vf zero = {}, low = zero - 87.0f, high = zero + 88.0f;
+  x = x < low ? low : x;
+  x = x > high ? high : x;
+  vf whole = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
+  vf r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+  vf p = zero + 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  vi bits = (__builtin_convertvector(whole, vi) + 127) << 23;
+  return p * (vf)bits;
+}
+
+// f(start, lanes) for each vector of a row of `size`; the last one may have fewer than P lanes.
+template <class F>
+inline void over(int64_t size, F f) {
+  int64_t i = 0;
+  for (; i + P <= size; i += P) f(i, P);
+  if (i < size) f(i, int(size - i));
+}
+template <class W>
+inline vf load(const W* p, int lanes) { return lanes == P ? load(p) : load_start(p, lanes); }
+template <class W>
+inline void store(W* p, vf x, int lanes) { lanes == P ? store(p, x) : store_start(p, x, lanes); }
+
+}  // namespace
+
+// A pointer from Python; the function that takes it knows its type.
+struct Pointer {
+  void* at;
+  template <class T>
+  operator T*() const { return static_cast<T*>(at); }
+};
+
+// Makes `name_f32` and `name_bf16` of the template `name`; `parameters` in brackets, then their names.
+#define FOR_BOTH_TYPES(name, parameters, ...)                             \
+  extern "C" void name##_f32 parameters { name<float>(__VA_ARGS__); }     \
+  extern "C" void name##_bf16 parameters { name<bf16>(__VA_ARGS__); }
