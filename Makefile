@@ -57,7 +57,11 @@ test: check
 	$(BIN)/rollmill doctor --fix
 	ROLLMILL_OWN_ENGINE=1 $(BIN)/python -m pytest
 
-bench: .venv/.dev
+.venv/.bench: .venv/.dev
+	$(PIP) --editable '.[dev,bench]'
+	@touch $@
+
+bench: .venv/.bench
 	$(BIN)/rollmill doctor --fix
 	$(BIN)/python tests/benchmarks
 
