@@ -17,18 +17,20 @@
 #include <omp.h>
 #include <sched.h>
 
-#include "vectors.h"
+#include "attention.h"
 
 namespace {
 
-// R rows of weights times T vectors.
+// R rows of weights times T vectors; asks memory for `ahead`, the rows that come next, on the way.
 template <int R, int T, class W>
-inline void dots(const W* w, int K, const float* const* x, float (*out)[T]) {
+inline void dots(const W* w, int K, const float* const* x, const W* ahead, float (*out)[T]) {
   vf acc[R][T] = {};
   int k = 0;
   for (; k + P <= K; k += P) {
     vf row[R];
     for (int r = 0; r < R; ++r) row[r] = load(w + int64_t(r) * K + k);
+    if (ahead && k * sizeof(W) % 64 == 0)  // once a line
+      for (int r = 0; r < R; ++r) __builtin_prefetch(ahead + int64_t(r) * K + k, 0, 2);
     for (int t = 0; t < T; ++t) {
       vf column = load(x[t] + k);
       for (int r = 0; r < R; ++r) acc[r][t] += row[r] * column;
@@ -46,30 +48,29 @@ inline void dots(const W* w, int K, const float* const* x, float (*out)[T]) {
     for (int t = 0; t < T; ++t) out[r][t] = sum(acc[r][t]);
 }
 
+// emit(row, vector, value) for R rows of w [*, K] from `row` on and T vectors from `t` on.
+template <int R, int T, class W, class F>
+inline void emit_dots(const W* w, int K, int row, int t, const float* const* x, F emit) {
+  float out[R][T];
+  const W* here = w + int64_t(row) * K;
+  dots<R, T>(here, K, x + t, t ? nullptr : here + int64_t(R) * K, out);
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < T; ++c) emit(row + r, t + c, out[r][c]);
+}
+
 // emit(row, vector, value) for rows [from, to) of w [*, K] and n vectors.
 template <class W, class F>
 inline void product(const W* w, int K, int from, int to, const float* const* x, int n, F emit) {
   int row = from;
   for (; row + 4 <= to; row += 4) {
     int t = 0;
-    for (; t + 4 <= n; t += 4) {
-      float out[4][4];
-      dots<4, 4>(w + int64_t(row) * K, K, x + t, out);
-      for (int r = 0; r < 4; ++r)
-        for (int c = 0; c < 4; ++c) emit(row + r, t + c, out[r][c]);
-    }
-    for (; t < n; ++t) {
-      float out[4][1];
-      dots<4, 1>(w + int64_t(row) * K, K, x + t, out);
-      for (int r = 0; r < 4; ++r) emit(row + r, t, out[r][0]);
-    }
+    for (; t + 4 <= n; t += 4) emit_dots<4, 4>(w, K, row, t, x, emit);
+    if (n - t == 3) emit_dots<4, 3>(w, K, row, t, x, emit);
+    if (n - t == 2) emit_dots<4, 2>(w, K, row, t, x, emit);
+    if (n - t == 1) emit_dots<4, 1>(w, K, row, t, x, emit);
   }
   for (; row < to; ++row)
-    for (int t = 0; t < n; ++t) {
-      float out[1][1];
-      dots<1, 1>(w + int64_t(row) * K, K, x + t, out);
-      emit(row, t, out[0][0]);
-    }
+    for (int t = 0; t < n; ++t) emit_dots<1, 1>(w, K, row, t, x, emit);
 }
 
 template <class W>
@@ -135,8 +136,9 @@ class Barrier {
 };
 
 struct Scratch {
-  std::vector<float> x, normed, joined, q, k, v, attended, scores, weight, gate, up, probs;
+  std::vector<float> x, normed, joined, q, k, v, attended, scores, weight, gate, up;
   std::vector<int> chosen, start, slot_token;
+  std::vector<Bench> benches;
   std::vector<const float*> inputs, pairs, attention, slots, outputs;
 };
 
@@ -149,12 +151,10 @@ struct Pass {
   Scratch& b;
   Barrier barrier;
   std::atomic<int> next_item{0};
-  int q_dim = s.heads * s.dim, kv_dim = s.kv_heads * s.dim, longest = 0;
+  int q_dim = s.heads * s.dim, kv_dim = s.kv_heads * s.dim;
 
   Pass(const Shape& s, const Weights& w, const Memory& m, const Rows& rows, Scratch& b)
       : s(s), w(w), m(m), rows(rows), b(b) {
-    for (int i = 0; i < rows.n; ++i) longest = std::max(longest, rows.positions[i] + 1);
-    longest = (longest + P - 1) / P * P;
     size_t n = rows.n, slots = n * s.top_k;
     b.x.resize(n * s.hidden), b.normed.resize(n * s.hidden);
     if (w.joint) b.joined.resize(2 * n * s.hidden), b.pairs.resize(n);
@@ -164,7 +164,7 @@ struct Pass {
     b.gate.resize(slots * s.inner), b.up.resize(slots * s.inner);
     b.start.resize(s.experts + 1), b.slot_token.resize(slots);
     b.inputs.resize(n), b.attention.resize(n), b.slots.resize(slots), b.outputs.resize(slots);
-    b.probs.resize(size_t(s.threads) * (s.heads / s.kv_heads) * longest);
+    if (b.benches.size() < size_t(s.threads)) b.benches.resize(s.threads);
   }
 
   static const W* as(const void* p) { return static_cast<const W*>(p); }
@@ -238,73 +238,31 @@ struct Pass {
   }
 
   void attend(int layer) {
-    int group = s.heads / s.kv_heads;
-    float* probs = &b.probs[size_t(omp_get_thread_num()) * group * longest];
-    // Rows innermost: those of a group find the head's shared pages in the cache.
-    for (int item; (item = next_item++) < s.kv_heads * rows.n;)
-      attend_head(layer, item % rows.n, item / rows.n, group, probs);
+    int group = s.heads / s.kv_heads, at_once = std::max(1, TILE / group);
+    int tiles = (rows.n + at_once - 1) / at_once;
+    int64_t first = int64_t(layer) * s.pages * s.kv_heads * s.dim * P;
+    Cache<W> cache = {static_cast<const W*>(m.keys) + first,
+                      static_cast<const W*>(m.values) + first, s.kv_heads, s.dim};
+    Bench& bench = b.benches[omp_get_thread_num()];
+    bench.fit(at_once * group);
+    for (int item; (item = next_item++) < s.kv_heads * tiles;) {
+      int row = item % tiles * at_once, count = std::min(at_once, rows.n - row);
+      attend_tile(cache, row, count, item / tiles, group, bench);
+    }
     meet();
   }
 
-  void attend_head(int layer, int row, int head, int group, float* probs) {
-    int length = rows.positions[row] + 1;
-    const float* q = &b.q[row * q_dim + head * group * s.dim];
-    float* out = &b.attended[row * q_dim + head * group * s.dim];
-    for (int g = 0; g < group; ++g) {
-      float* p = probs + int64_t(g) * longest;
-      for (int at = 0; at < length; at += P) {
-        const W* keys = static_cast<const W*>(m.keys) + block(layer, page(row, at), head);
-        vf even = {}, odd = {};
-        int d = 0;
-        for (; d + 2 <= s.dim; d += 2) {
-          even += load(keys + d * P) * q[g * s.dim + d];
-          odd += load(keys + (d + 1) * P) * q[g * s.dim + d + 1];
-        }
-        if (d < s.dim) even += load(keys + d * P) * q[g * s.dim + d];
-        store(p + at, even + odd);
-      }
-      softmax(p, length);
-    }
-    for (int g = 0; g < group; ++g) blend(layer, row, head, probs + int64_t(g) * longest, length,
-                                          out + g * s.dim);
-  }
-
-  static void softmax(float* p, int length) {
-    float top = -INFINITY;
-    for (int t = 0; t < length; ++t) top = std::max(top, p[t]);
-    int end = (length + P - 1) / P * P;
-    for (int t = length; t < end; ++t) p[t] = top;
-    vf total = {};
-    for (int t = 0; t < end; t += P) {
-      vf e = exp_of(load(p + t) - top);
-      store(p + t, e);
-      if (t + P <= length) total += e;
-    }
-    float whole = sum(total);
-    for (int t = length / P * P; t < length; ++t) whole += p[t];
-    for (int t = 0; t < length; ++t) p[t] /= whole;
-  }
-
-  void blend(int layer, int row, int head, const float* p, int length, float* out) const {
-    int d = 0;
-    for (; d + 2 * P <= s.dim; d += 2 * P) {
-      vf low[2] = {}, high[2] = {};
-      for (int at = 0; at < length; at += P) {
-        const W* v = static_cast<const W*>(m.values) + block(layer, page(row, at), head) + d;
-        int tokens = std::min(P, length - at);
-        for (int t = 0; t < tokens; ++t) {
-          low[t & 1] += load(v + t * s.dim) * p[at + t];
-          high[t & 1] += load(v + t * s.dim + P) * p[at + t];
-        }
-      }
-      store(out + d, low[0] + low[1]), store(out + d + P, high[0] + high[1]);
-    }
-    for (int rest = d; rest < s.dim; ++rest) out[rest] = 0;
-    for (int t = 0; t < length && d < s.dim; ++t) {
-      const W* v = static_cast<const W*>(m.values) + block(layer, page(row, t), head);
-      for (int rest = d; rest < s.dim; ++rest)
-        out[rest] += p[t] * wide(v[(t % P) * s.dim + rest]);
-    }
+  void attend_tile(const Cache<W>& cache, int row, int count, int head, int group, Bench& bench) {
+    Row tile[TILE];
+    for (int i = 0; i < count; ++i)
+      tile[i] = {rows.tables + int64_t(row + i) * rows.stride, rows.positions[row + i] + 1};
+    auto place = [&](int at) { return (row + at / group) * q_dim + (head * group + at % group) * s.dim; };
+    for (int at = 0; at < count * group; ++at)
+      std::copy_n(&b.q[place(at)], s.dim, &bench.q[at * WIDEST]);
+    attend_rows(cache, tile, count, group, head, bench);
+    for (int at = 0; at < count * group; ++at)
+      for (int d = 0; d < s.dim; ++d)
+        b.attended[place(at) + d] = bench.out[at * WIDEST + d] / bench.total[at];
   }
 
   void route(int index, const Layer& layer) {

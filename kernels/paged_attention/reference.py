@@ -1,4 +1,4 @@
-"""Attention over a paged cache, sequence by sequence as the formula reads."""
+"""Attention over a paged cache, row by row as the formula reads."""
 
 from __future__ import annotations
 
@@ -7,32 +7,34 @@ import torch
 
 def paged_attention(
     q: torch.Tensor,
-    k_pages: torch.Tensor,
-    v_pages: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
     table: torch.Tensor,
-    lengths: torch.Tensor,
+    owner: torch.Tensor,
+    positions: torch.Tensor,
 ) -> torch.Tensor:
-    """Softmax attention of each sequence's newest token over its whole cache, itself included.
+    """Softmax attention of tokens over what their sequences hold up to them, themselves included.
 
     Args:
-        q: [B, heads, D]
-        k_pages, v_pages: [pages, page, kv_heads, D]; what lies behind a sequence's end is not read.
-        table: [B, most] int64, the pages of each sequence in order; what lies behind its last is
+        q: [N, heads, D]
+        keys: [pages, kv_heads, D, page], tokens innermost. What lies behind a token is not read.
+        values: [pages, kv_heads, page, D]
+        table: [sequences, most] int32, the pages of each in order; what lies behind its last is
             not read.
-        lengths: [B] int64, tokens of each sequence, at least 1.
+        owner: [N] int64, the sequence of each token. Its tokens stand together, in order.
+        positions: [N] int64, of each token in its sequence.
 
     Returns:
-        [B, heads, D] in the type of `q`.
+        [N, heads, D] in the type of `q`.
     """
-    group = q.shape[1] // k_pages.shape[2]
-    page = k_pages.shape[1]
+    group = q.shape[1] // keys.shape[1]
+    page = keys.shape[3]
     out = torch.empty_like(q)
-    for row, length in enumerate(lengths.tolist()):
-        pages = table[row, : -(-length // page)]
-        k, v = (
-            each[pages].flatten(0, 1)[:length].repeat_interleave(group, dim=1).float()
-            for each in (k_pages, v_pages)
-        )
-        scores = torch.einsum("hd,thd->ht", q[row].float(), k) / q.shape[-1] ** 0.5
-        out[row] = torch.einsum("ht,thd->hd", scores.softmax(-1), v).to(q.dtype)
+    for row, (mine, position) in enumerate(zip(owner.tolist(), positions.tolist(), strict=True)):
+        pages = table[mine, : position // page + 1].long()
+        k = keys[pages].permute(1, 0, 3, 2).flatten(1, 2)[:, : position + 1].float()
+        v = values[pages].transpose(0, 1).flatten(1, 2)[:, : position + 1].float()
+        k, v = (each.repeat_interleave(group, dim=0) for each in (k, v))  # [heads, T, D]
+        scores = torch.einsum("hd,htd->ht", q[row].float(), k) / q.shape[-1] ** 0.5
+        out[row] = torch.einsum("ht,htd->hd", scores.softmax(-1), v).to(q.dtype)
     return out

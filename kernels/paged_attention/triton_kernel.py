@@ -1,4 +1,4 @@
-"""Attention over a paged cache in Triton: a program a sequence and key head, page by page.
+"""Attention over a paged cache in Triton: a program a token and key head, page by page.
 
 p_ pointer, b_ block of values; G query heads a key head (U = G rounded up), D dimensions (C rounded
 up), T tokens of a page (S rounded up), K key heads, M pages a row of the table.
@@ -13,23 +13,25 @@ import triton.language as tl
 
 def paged_attention(
     q: torch.Tensor,
-    k_pages: torch.Tensor,
-    v_pages: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
     table: torch.Tensor,
-    lengths: torch.Tensor,
+    owner: torch.Tensor,
+    positions: torch.Tensor,
 ) -> torch.Tensor:
     """The same as `reference.paged_attention`."""
-    q, k_pages, v_pages, table = (each.contiguous() for each in (q, k_pages, v_pages, table))
+    q, keys, values, table = (each.contiguous() for each in (q, keys, values, table))
     out = torch.empty_like(q)
-    _, page, kv_heads, dim = k_pages.shape
+    _, kv_heads, dim, page = keys.shape
     group = q.shape[1] // kv_heads
     if len(q):
         _attend[(len(q), kv_heads)](
             q,
-            k_pages,
-            v_pages,
+            keys,
+            values,
             table,
-            lengths,
+            owner,
+            positions,
             out,
             table.shape[1],
             G=group,
@@ -49,7 +51,8 @@ def _attend(
     p_k,
     p_v,
     p_table,
-    p_lengths,
+    p_owner,
+    p_positions,
     p_out,
     M,
     G: tl.constexpr,
@@ -62,10 +65,11 @@ def _attend(
 ):
     row = tl.program_id(0)
     kv_head = tl.program_id(1)
+    owner = tl.load(p_owner + row)
     members = tl.arange(0, U)
     columns = tl.arange(0, C)
     slots = tl.arange(0, S)
-    length = tl.load(p_lengths + row)
+    length = tl.load(p_positions + row) + 1
     at = ((row * K + kv_head) * G + members[:, None]) * D + columns[None, :]
     whole = (members[:, None] < G) & (columns[None, :] < D)
     b_q = tl.load(p_q + at, mask=whole, other=0.0)
@@ -73,11 +77,13 @@ def _attend(
     b_sum = tl.zeros([U], dtype=tl.float32)
     b_out = tl.zeros([U, C], dtype=tl.float32)
     for number in range((length + T - 1) // T):
-        page = tl.load(p_table + row * M + number).to(tl.int64)
+        page = tl.load(p_table + owner * M + number).to(tl.int64)
         valid = (slots < T) & (number * T + slots < length)
-        where = ((page * T + slots[:, None]) * K + kv_head) * D + columns[None, :]
+        start = (page * K + kv_head) * T * D
+        where = start + slots[:, None] * D + columns[None, :]
         inside = valid[:, None] & (columns[None, :] < D)
-        b_k = tl.load(p_k + where, mask=inside, other=0.0)
+        turned = start + columns[None, :] * T + slots[:, None]
+        b_k = tl.load(p_k + turned, mask=inside, other=0.0)
         b_v = tl.load(p_v + where, mask=inside, other=0.0)
         b_s = tl.dot(b_q, tl.trans(b_k), input_precision="ieee") / tl.sqrt(D * 1.0)
         b_s = tl.where(valid[None, :], b_s, float("-inf"))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 
+from ...kernels.paged_attention import paged_attention
 from ..model import Model
 from ..mtp import MtpModule
 from .pages import PAGE, Pages
@@ -130,15 +130,20 @@ class PagedAttention:
 
     def __init__(self, pages: Pages, spans: Sequence[Span]) -> None:
         self._pages = pages
-        self._spans = spans
         device = pages.keys.device
-        places = [(span, at) for span in spans for at in range(span.start, span.end)]
-        self.positions = torch.tensor([at for _, at in places], device=device)  # [N]
-        self.page = torch.tensor([span.pages[at // PAGE] for span, at in places], device=device)
+        lengths = torch.tensor([len(span.tokens) for span in spans], device=device)
+        starts = torch.tensor([span.start for span in spans], device=device)
+        table = [list(span.pages[: -(-span.end // PAGE)]) for span in spans]
+        most = max(map(len, table))
+        self._table = torch.tensor(
+            [[*each, *[0] * (most - len(each))] for each in table], dtype=torch.int32, device=device
+        )
+        self._owner = torch.arange(len(spans), device=device).repeat_interleave(lengths)  # [N]
+        first = (lengths.cumsum(0) - lengths)[self._owner]
+        inside = torch.arange(len(self._owner), device=device) - first
+        self.positions = starts[self._owner] + inside  # [N]
+        self.page = self._table[self._owner, self.positions // PAGE].long()
         self.place = self.positions % PAGE
-        self._tables = [
-            torch.tensor(span.pages[: -(-span.end // PAGE)], device=device) for span in spans
-        ]
 
     def __call__(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
@@ -147,33 +152,4 @@ class PagedAttention:
         keys, values = self._pages.keys[layer], self._pages.values[layer]
         keys[self.page, :, :, self.place] = k
         values[self.page, :, self.place] = v
-        out = torch.empty_like(q)
-        row = 0
-        for span, table in zip(self._spans, self._tables, strict=True):
-            rows = slice(row, row + len(span.tokens))
-            row = rows.stop
-            if span.start == 0:
-                held_k, held_v = k[rows].transpose(0, 1), v[rows].transpose(0, 1)
-            else:
-                held_k = keys[table].permute(1, 0, 3, 2).flatten(1, 2)[:, : span.end]
-                held_v = values[table].transpose(0, 1).flatten(1, 2)[:, : span.end]
-            out[rows] = _attend(q[rows], held_k[None], held_v[None])
-        return out
-
-
-def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Queries [T, heads, D] at the end of keys and values [1, kv_heads, L, D]; causal."""
-    new, heads, dim = q.shape
-    if new == 1:
-        # One query sees everything, so the heads that share keys go as one head's queries.
-        q = q.view(1, k.shape[1], -1, dim)
-        return F.scaled_dot_product_attention(q, k, v).reshape(1, heads, dim)
-    mask = None
-    if new < k.shape[2]:
-        mask = torch.ones(new, k.shape[2], dtype=torch.bool, device=q.device)
-        mask = mask.tril(k.shape[2] - new)
-    # The fast kernels want as many key heads as query heads.
-    k, v = (each.repeat_interleave(heads // each.shape[1], dim=1) for each in (k, v))
-    q = q.transpose(0, 1)[None]
-    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)
-    return out[0].transpose(0, 1)
+        return paged_attention(q, keys, values, self._table, self._owner, self.positions)

@@ -1,0 +1,216 @@
+// Causal attention of query rows over keys and values in pages, in blocks, with a running softmax.
+//
+// Rows that stand together and share a block's pages (a prompt's tokens, a group behind one prompt)
+// read it once. What a row gets depends on that row alone, in one fixed order: which rows stand
+// beside it changes no bit. Memory behind a row's length is never used, whatever it holds.
+//
+// Legend: P tokens of a page = lanes of a vector, D head_dim, T query vectors that a block meets at
+// once (some rows' heads of one key head), BLOCK keys of a block.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "vectors.h"
+
+namespace {
+
+constexpr int BLOCK = 64, TILE = 12, WIDEST = 256;  // keys, query vectors, head_dim
+constexpr int BLOCK_PAGES = BLOCK / P;
+
+template <class W>
+struct Cache {  // of one layer
+  const W *keys, *values;  // [pages, kv_heads, D, P] and [pages, kv_heads, P, D]
+  int kv_heads, dim;
+  const W* at(const W* start, int page, int head) const {
+    return start + (int64_t(page) * kv_heads + head) * dim * P;
+  }
+};
+
+struct Row {
+  const int32_t* table;  // its pages, up to its length
+  int length;            // it sees so many tokens
+};
+
+// What one thread works with; a row of query vectors stands WIDEST apart from the next.
+struct Bench {
+  std::vector<float> q, out, probs, highest, total;
+  void fit(int vectors) {
+    if (highest.size() >= size_t(vectors)) return;
+    q.resize(vectors * WIDEST), out.resize(vectors * WIDEST), probs.resize(vectors * BLOCK);
+    highest.resize(vectors), total.resize(vectors);
+  }
+};
+
+template <int T, int PAGES, class W>
+inline void score_pages(const float* q, const W* const* keys, int dim, float* scores) {
+  vf acc[T][PAGES] = {};
+  for (int d = 0; d < dim; ++d) {
+    vf key[PAGES];
+    for (int p = 0; p < PAGES; ++p) key[p] = load(keys[p] + d * P);
+    for (int t = 0; t < T; ++t)
+      for (int p = 0; p < PAGES; ++p) acc[t][p] += key[p] * q[t * WIDEST + d];
+  }
+  for (int t = 0; t < T; ++t)
+    for (int p = 0; p < PAGES; ++p) store(scores + t * BLOCK + p * P, acc[t][p]);
+}
+
+template <int T, int WIDTH, class W>
+inline void blend_columns(const float* probs, const W* const* values, int from, int to, int dim,
+                          int lanes, float* out) {
+  vf acc[T][WIDTH];
+  for (int t = 0; t < T; ++t)
+    for (int c = 0; c < WIDTH; ++c) acc[t][c] = load(out + t * WIDEST + c * P);
+  for (int at = from; at < to; ++at) {
+    const W* v = values[at / P] + (at % P) * dim;
+    vf value[WIDTH];
+    for (int c = 0; c < WIDTH; ++c)
+      value[c] = lanes == P ? load(v + c * P) : load_start(v + c * P, lanes);
+    for (int t = 0; t < T; ++t)
+      for (int c = 0; c < WIDTH; ++c) acc[t][c] += value[c] * probs[t * BLOCK + at];
+  }
+  for (int t = 0; t < T; ++t)
+    for (int c = 0; c < WIDTH; ++c) store(out + t * WIDEST + c * P, acc[t][c]);
+}
+
+// Scores of T query vectors into probs [T, BLOCK].
+template <int T, class W>
+void score(const float* q, const W* const* keys, int pages, int dim, float* probs) {
+  constexpr int AT_ONCE = T <= 3 ? 4 : 2;
+  int p = 0;
+  for (; p + AT_ONCE <= pages; p += AT_ONCE)
+    score_pages<T, AT_ONCE>(q, keys + p, dim, probs + p * P);
+  for (; p < pages; ++p) score_pages<T, 1>(q, keys + p, dim, probs + p * P);
+}
+
+// out [T, D] += probs times values, of the block's tokens [from, to).
+template <int T, class W>
+void blend(const float* probs, const W* const* values, int from, int to, int dim, float* out) {
+  int d = 0;
+  const W* shifted[BLOCK_PAGES];
+  auto at_column = [&](int column) {
+    for (int p = 0; p * P < to; ++p) shifted[p] = values[p] + column;
+    return shifted;
+  };
+  for (; d + 2 * P <= dim; d += 2 * P)
+    blend_columns<T, 2>(probs, at_column(d), from, to, dim, P, out + d);
+  for (; d < dim; d += P)
+    blend_columns<T, 1>(probs, at_column(d), from, to, dim, std::min(P, dim - d), out + d);
+}
+
+// One query vector's scores to weights under its new highest score; what it has so far shrinks.
+inline void soften(float* probs, int valid, int pages, int dim, float& highest, float& total,
+                   float* out) {
+  vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  vf zero = {}, none = zero - INFINITY, top = none;
+  for (int p = 0; p < pages; ++p) {
+    vf x = load(probs + p * P);
+    x = lane < valid - p * P ? x : none;
+    top = x > top ? x : top;
+    store(probs + p * P, x);
+  }
+  float higher = std::max(highest, largest(top));
+  if (higher > highest) {
+    float shrink = highest == -INFINITY ? 0.0f : std::exp(highest - higher);
+    total *= shrink;
+    for (int d = 0; d < dim; d += P) store(out + d, load(out + d) * shrink);
+    highest = higher;
+  }
+  vf part = {};
+  for (int p = 0; p < pages; ++p) {
+    vf x = exp_of(load(probs + p * P) - higher);
+    x = lane < valid - p * P ? x : zero;
+    store(probs + p * P, x);
+    part += x;
+  }
+  total += sum(part);
+}
+
+// f.template operator()<T>(first) for pieces that make up `count` query vectors from `first` on.
+template <class F>
+void in_tiles(int first, int count, F f) {
+  auto take = [&](auto size) {
+    constexpr int T = decltype(size)::value;
+    for (; count >= T; first += T, count -= T) f(size, first);
+  };
+  take(std::integral_constant<int, 12>{}), take(std::integral_constant<int, 8>{});
+  take(std::integral_constant<int, 6>{}), take(std::integral_constant<int, 4>{});
+  take(std::integral_constant<int, 3>{}), take(std::integral_constant<int, 2>{});
+  take(std::integral_constant<int, 1>{});
+}
+
+// Rows that read a block together, [first, end): each has the pages of the one that sees most, as
+// far as it sees itself.
+struct Run {
+  int end, longest, common;  // all of them see the first `common` tokens
+};
+
+inline Run run_from(const Row* rows, int first, int count, int start) {
+  auto seen = [&](int row) { return std::min(BLOCK, rows[row].length - start); };
+  Run run = {first, first, BLOCK};
+  for (; run.end < count && seen(run.end) > 0; ++run.end) {
+    int both = std::min(seen(run.end), seen(run.longest));
+    const int32_t *a = rows[run.longest].table + start / P, *b = rows[run.end].table + start / P;
+    if (a != b && !std::equal(a, a + (both + P - 1) / P, b)) break;
+    if (seen(run.end) > seen(run.longest)) run.longest = run.end;
+    run.common = std::min(run.common, seen(run.end));
+  }
+  return run;
+}
+
+// What a run of rows gets from the block that begins at token `start`. A row's own tokens behind
+// the common ones are blended for it alone: no weight of zero meets what may be no number.
+template <class W>
+void attend_block(const Cache<W>& cache, const Row* rows, int first, const Run& run, int start,
+                  int group, int head, Bench& bench) {
+  const W *keys[BLOCK_PAGES], *values[BLOCK_PAGES];
+  int tokens = std::min(BLOCK, rows[run.longest].length - start), pages = (tokens + P - 1) / P;
+  for (int p = 0; p < pages; ++p) {
+    int page = rows[run.longest].table[start / P + p];
+    keys[p] = cache.at(cache.keys, page, head), values[p] = cache.at(cache.values, page, head);
+  }
+  auto blend_range = [&](int row, int end, int from, int to) {
+    if (from >= to) return;
+    in_tiles(row * group, (end - row) * group, [&](auto size, int at) {
+      blend<decltype(size)::value>(&bench.probs[at * BLOCK], values, from, to, cache.dim,
+                                   &bench.out[at * WIDEST]);
+    });
+  };
+  in_tiles(first * group, (run.end - first) * group, [&](auto size, int at) {
+    score<decltype(size)::value>(&bench.q[at * WIDEST], keys, pages, cache.dim,
+                                 &bench.probs[at * BLOCK]);
+  });
+  for (int at = first * group; at < run.end * group; ++at)
+    soften(&bench.probs[at * BLOCK], rows[at / group].length - start, pages, cache.dim,
+           bench.highest[at], bench.total[at], &bench.out[at * WIDEST]);
+  blend_range(first, run.end, 0, run.common);
+  for (int row = first; row < run.end; ++row)
+    blend_range(row, row + 1, run.common, std::min(BLOCK, rows[row].length - start));
+}
+
+// Attention of some rows, `group` query vectors each, that are in bench.q already, scaled; the
+// result is left in bench.out, not yet divided by bench.total.
+template <class W>
+void attend_rows(const Cache<W>& cache, const Row* rows, int count, int group, int head,
+                 Bench& bench) {
+  int most = 0, dim = cache.dim;
+  for (int i = 0; i < count; ++i) most = std::max(most, rows[i].length);
+  std::fill(bench.out.begin(), bench.out.begin() + count * group * WIDEST, 0.0f);
+  std::fill(bench.highest.begin(), bench.highest.begin() + count * group, -INFINITY);
+  std::fill(bench.total.begin(), bench.total.begin() + count * group, 0.0f);
+  for (int start = 0; start < most; start += BLOCK)
+    for (int first = 0; first < count;) {
+      if (rows[first].length <= start) {
+        ++first;
+        continue;
+      }
+      Run run = run_from(rows, first, count, start);
+      attend_block(cache, rows, first, run, start, group, head, bench);
+      first = run.end;
+    }
+}
+
+}  // namespace
