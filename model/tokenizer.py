@@ -58,6 +58,17 @@ SPECIALS = (
 _PRE_TOKENS = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|(?:\r?\n)+[ \t]*|[ \t]{2,}|\s"
 
 
+def _byte_names() -> dict[str, int]:
+    """Byte-level BPE writes bytes as characters: those that can be seen as themselves, the others
+    from U+0100 on."""
+    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in seen]
+    return {chr(byte): byte for byte in seen} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+_BYTES = _byte_names()
+
+
 class Tokenizer:
     """Turns text and markers into token ids and back."""
 
@@ -132,6 +143,13 @@ class Tokenizer:
     def special(self, token_id: int) -> Special | None:
         """The marker of an id; None = the id is text."""
         return self._specials.get(token_id)
+
+    def token_bytes(self, token_id: int) -> bytes | None:
+        """The bytes of a text token; None = it is a marker, or there is no such token."""
+        token = self._backend.id_to_token(token_id)
+        if token is None or token_id in self._specials:
+            return None
+        return bytes(_BYTES[character] for character in token)
 
     def encode(self, text: str) -> list[int]:
         """Encode plain text; never yields a marker's id. Lone surrogates become `?`."""

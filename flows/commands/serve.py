@@ -66,7 +66,10 @@ def serve(
         weights, mtp=mtp, slots=slots, max_waiting=max_waiting + slots, deterministic=deterministic
     )
     settings = ServerSettings(
-        name=model, fingerprint=weights_digest(folder), context=engine.context
+        name=model,
+        fingerprint=weights_digest(folder),
+        context=engine.context,
+        vocab_size=weights.config.vocab_size,
     )
     with AsyncEngine(engine) as front:
         app = build_app(front, tokenizer, settings)

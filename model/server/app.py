@@ -20,7 +20,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from ..chat import render
-from ..engine import AsyncEngine, EngineError, GenRequest, PromptTooLong, QueueFull
+from ..engine import AsyncEngine, EngineError, GenRequest, LogitMask, PromptTooLong, QueueFull
+from ..grammar import CallGrammar
 from ..tokenizer import Tokenizer
 from .answer import Piece, chat_pieces, plain_pieces
 from .metrics import Metrics
@@ -40,6 +41,8 @@ class ServerSettings:
     """Of the weights; becomes `system_fingerprint`."""
     context: int
     """Tokens of prompt and completion together."""
+    vocab_size: int
+    """Of the model."""
 
 
 def build_app(engine: AsyncEngine, tokenizer: Tokenizer, settings: ServerSettings) -> FastAPI:
@@ -94,7 +97,7 @@ class _Service:
 
     async def chat(self, body: ChatRequest) -> Response:
         try:
-            messages = body.conversation()
+            messages, mask = body.conversation(), self._grammar(body)
         except ValueError as error:
             return _error(400, str(error))
         tools = body.offered
@@ -106,7 +109,21 @@ class _Service:
         shape = ChatShape(self._tokenizer, logprobs=body.logprobs, token_ids=body.return_token_ids)
         limit = body.max_completion_tokens or body.max_tokens or max(1, room)
         top = body.top_logprobs if body.logprobs else 0
-        return await self._answer(body, prompt, limit, top, pieces, shape)
+        return await self._answer(body, prompt, limit, top, pieces, shape, mask)
+
+    def _grammar(self, body: ChatRequest) -> Callable[[], CallGrammar] | None:
+        """Makes the mask of each choice; None = anything may be said."""
+        if not body.must_call and not body.constrain_calls:
+            return None
+        make = partial(
+            CallGrammar,
+            body.callable,
+            self._tokenizer,
+            self._settings.vocab_size,
+            required=body.must_call,
+        )
+        make()  # tells at once what is wrong with the tools
+        return make
 
     async def complete(self, body: CompletionRequest) -> Response:
         given = body.prompt
@@ -127,9 +144,10 @@ class _Service:
         top: int,
         pieces: Pieces,
         shape: ChatShape | TextShape,
+        mask: Callable[[], LogitMask] | None = None,
     ) -> Response:
         try:
-            requests = self._requests(body, prompt, limit, top)
+            requests = self._requests(body, prompt, limit, top, mask)
         except ValueError as error:
             return _error(400, str(error))
         head = {
@@ -155,7 +173,12 @@ class _Service:
         return JSONResponse(head | whole)
 
     def _requests(
-        self, body: Sampling, prompt: Sequence[int], limit: int, top: int
+        self,
+        body: Sampling,
+        prompt: Sequence[int],
+        limit: int,
+        top: int,
+        mask: Callable[[], LogitMask] | None,
     ) -> list[GenRequest]:
         seed = random.getrandbits(48) if body.seed is None else body.seed
         return [
@@ -169,6 +192,7 @@ class _Service:
                 frequency_penalty=body.frequency_penalty,
                 presence_penalty=body.presence_penalty,
                 logit_bias=body.logit_bias or {},
+                mask=mask() if mask else None,
                 seed=seed + choice,
                 stop_ids=frozenset({self._tokenizer.eos_id}),
                 top_logprobs=top,

@@ -94,12 +94,24 @@ class _Message(BaseModel):
     token_ids: list[int] | None = None
 
 
+class _ChosenFunction(BaseModel):
+    name: str
+
+
+class _Choice(BaseModel):
+    type: Literal["function"] = "function"
+    function: _ChosenFunction
+
+
 class ChatRequest(Sampling):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[_Message], Field(min_length=1)]
     tools: list[_Tool] | None = None
-    tool_choice: Literal["auto", "none"] | None = None
+    tool_choice: Literal["auto", "none", "required"] | _Choice | None = None
+    """`required`, or one tool by name: the reply is a well-formed call, by construction."""
+    constrain_calls: bool = False
+    """Whether calls are well formed by construction also where they are not required."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     """None = as many as the context has room for."""
@@ -118,6 +130,29 @@ class ChatRequest(Sampling):
             )
             for tool in tools
         ]
+
+    @property
+    def callable(self) -> Sequence[ToolSpec]:
+        """Those that the reply may call: all that are offered, or the chosen one.
+
+        Raises:
+            ValueError: the chosen one is not offered.
+        """
+        if not isinstance(self.tool_choice, _Choice):
+            return self.offered
+        name = self.tool_choice.function.name
+        chosen = [tool for tool in self.offered if tool.name == name]
+        if not chosen:
+            names = ", ".join(tool.name for tool in self.offered) or "none"
+            raise ValueError(
+                f"expected one of the offered tools ({names}) as tool_choice, got {name}"
+            )
+        return chosen
+
+    @property
+    def must_call(self) -> bool:
+        """Whether the reply has to be a call."""
+        return self.tool_choice == "required" or isinstance(self.tool_choice, _Choice)
 
     def conversation(self) -> list[Message]:
         """The messages as the model layer knows them.

@@ -15,6 +15,7 @@ from ...model.chat import parse_completion, render
 from ...model.checkpoint import load_model
 from ...model.digest import weights_digest
 from ...model.engine import AsyncEngine, Engine, EngineError, GenRequest, PromptTooLong
+from ...model.grammar import CallGrammar
 from ...model.tokenizer import Tokenizer
 from .policy import Completion, ContextOverflow, PolicyError, TurnRequest
 
@@ -25,6 +26,8 @@ class _Loaded:
 
     engine: AsyncEngine
     tokenizer: Tokenizer
+    vocab_size: int
+    """Of the model."""
     version: str
     """First 16 hex digits of the SHA-256 of the weights."""
 
@@ -34,12 +37,16 @@ class BundledPolicy:
 
     Args:
         folder: None = the checkpoint that ships with the package.
+        only_calls: every reply to which tools are offered is a well-formed call of them, unless its
+            token limit cuts it. The logprobs stay those of the free model.
     """
 
     deterministic = False  # the order of sums depends on what else is in the batch
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.name = "bundled" if folder is None else f"bundled:{folder}"
+    def __init__(self, folder: Path | None = None, *, only_calls: bool = False) -> None:
+        kind = "bundled-calls" if only_calls else "bundled"
+        self.name = kind if folder is None else f"{kind}:{folder}"
+        self._only_calls = only_calls
         self.tokenizer = ""  # until it is loaded
         self._folder = folder or Path(str(resources.files(model) / "bundled"))
         self._loaded: _Loaded | None = None
@@ -65,6 +72,7 @@ class BundledPolicy:
                     top_k=sampling.top_k,
                     seed=sampling.seed,
                     stop_ids=frozenset({loaded.tokenizer.eos_id}),
+                    mask=self._mask(request, loaded),
                 )
             )
         except PromptTooLong as error:
@@ -81,6 +89,11 @@ class BundledPolicy:
             format_error=problem,
             version=loaded.version,
         )
+
+    def _mask(self, request: TurnRequest, loaded: _Loaded) -> CallGrammar | None:
+        if not self._only_calls or not request.tools:
+            return None
+        return CallGrammar(request.tools, loaded.tokenizer, loaded.vocab_size, required=True)
 
     async def close(self) -> None:
         """End the engine and free the weights."""
@@ -106,4 +119,9 @@ def _load(folder: Path) -> _Loaded:
             f"expected a checkpoint (config.json, model.safetensors, tokenizer.json) in {folder}: "
             f"{error}; train one with `rollmill train sft` or name another folder"
         ) from error
-    return _Loaded(engine=AsyncEngine(Engine(weights)), tokenizer=tokenizer, version=version)
+    return _Loaded(
+        engine=AsyncEngine(Engine(weights)),
+        tokenizer=tokenizer,
+        vocab_size=weights.config.vocab_size,
+        version=version,
+    )

@@ -74,10 +74,20 @@ def _bundled(rest: str) -> Policy:
     return BundledPolicy(Path(rest) if rest else None)
 
 
+def _bundled_calls(rest: str) -> Policy:
+    from .bundled import BundledPolicy
+
+    return BundledPolicy(Path(rest) if rest else None, only_calls=True)
+
+
 POLICIES: dict[str, Callable[[str], Policy]] = {
     "bundled": _bundled,
+    "bundled-calls": _bundled_calls,
     "gold": _without_argument(gold_policy),
     "null": _without_argument(null_policy),
     "openai": _openai,
 }
-_CHOICES = ("bundled", "bundled:FOLDER", "gold", "null", "openai:URL#MODEL")
+_CHOICES = (
+    *("bundled", "bundled:FOLDER", "bundled-calls", "bundled-calls:FOLDER"),
+    *("gold", "null", "openai:URL#MODEL"),
+)

@@ -21,7 +21,7 @@ from rollmill.model.engine import AsyncEngine, Engine
 from rollmill.model.model import Model
 from rollmill.model.server import ServerSettings, build_app
 from rollmill.model.server.answer import TextStops
-from rollmill.model.tokenizer import Tokenizer
+from rollmill.model.tokenizer import SPECIALS, Tokenizer
 
 BASH = {
     "type": "function",
@@ -44,7 +44,7 @@ def address(make_config: Callable[..., ModelConfig], tokenizer: Tokenizer) -> It
     torch.manual_seed(0)
     model = Model(make_config(vocab_size=300, max_position_embeddings=2048))
     with AsyncEngine(Engine(model, slots=4, max_waiting=4)) as engine:
-        settings = ServerSettings(name="tiny", fingerprint="f00d", context=2048)
+        settings = ServerSettings(name="tiny", fingerprint="f00d", context=2048, vocab_size=300)
         app = build_app(engine, tokenizer, settings)
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=20, lifespan="off")
@@ -113,6 +113,24 @@ def test_token_ids_go_in_and_come_out(client: openai.OpenAI, tokenizer: Tokenize
     ]
     later = chat(client, messages=[*history, *HELLO], extra_body={"return_token_ids": True})
     assert later.prompt_token_ids[: len(prompt) + 12] == prompt + first.choices[0].token_ids
+
+
+def test_a_required_call_is_well_formed(client: openai.OpenAI, tokenizer: Tokenizer) -> None:
+    # A random model would ramble on: markers are made likely, so that it comes to an end.
+    likely = {str(tokenizer.special_id(each)): 9 for each in SPECIALS}
+    for choice in ("required", {"type": "function", "function": {"name": "bash"}}):
+        got = chat(client, tools=[BASH], tool_choice=choice, max_tokens=900, logit_bias=likely)
+        assert got.choices[0].finish_reason == "tool_calls"
+        for call in got.choices[0].message.tool_calls:
+            assert call.function.name == "bash"
+            assert set(json.loads(call.function.arguments)) <= {"command"}
+    free = chat(client, tools=[BASH], logit_bias=likely, extra_body={"constrain_calls": True})
+    assert free.choices[0].finish_reason in ("stop", "length", "tool_calls")
+    named = {"type": "function", "function": {"name": "rm"}}
+    with pytest.raises(openai.BadRequestError, match="one of the offered tools"):
+        chat(client, tools=[BASH], tool_choice=named)
+    with pytest.raises(openai.BadRequestError, match="a tool to call, got none"):
+        chat(client, tool_choice="required")
 
 
 def test_tools_and_earlier_calls_are_rendered_as_the_policy_reads_them(

@@ -13,6 +13,7 @@ import torch
 from rollmill.model import Message
 from rollmill.model.checkpoint import save_checkpoint
 from rollmill.model.config import ModelConfig
+from rollmill.model.grammar import CallGrammar
 from rollmill.model.model import Model
 from rollmill.model.tokenizer import Tokenizer
 from rollmill.pipelines.rollout.bundled import BundledPolicy
@@ -133,3 +134,20 @@ async def test_a_checkpoint_opens_by_its_folder_with_or_without_the_name(checkpo
         await policy.check()
         assert policy.tokenizer == Tokenizer.load(checkpoint).fingerprint
         await policy.close()
+
+
+async def test_under_a_grammar_no_token_breaks_the_format_of_calls(
+    checkpoint: Path, request_: TurnRequest
+) -> None:
+    tokenizer = Tokenizer.load(checkpoint)
+    long = replace(request_, sampling=replace(request_.sampling, max_tokens=200, temperature=1.0))
+    for only_calls in (True, False):
+        policy = BundledPolicy(checkpoint, only_calls=only_calls)
+        said = (await policy.complete(long)).completion_ids
+        await policy.close()
+        grammar = CallGrammar(long.tools, tokenizer, tokenizer.vocab_size, required=True)
+        if only_calls:
+            grammar(said)
+        else:  # a random model soon breaks it
+            with pytest.raises(ValueError, match="expected an allowed token"):
+                grammar(said)
