@@ -14,6 +14,7 @@ from .request import (
     QueueFull,
     Token,
 )
+from .spill import SpillSettings
 
 __all__ = [
     "AsyncEngine",
@@ -24,5 +25,6 @@ __all__ = [
     "LogitMask",
     "PromptTooLong",
     "QueueFull",
+    "SpillSettings",
     "Token",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from .request import (
 from .sampling import Place, draw
 from .scheduler import Scheduler
 from .sequence import Running
+from .spill import LowerLevels, PageStore, SpillSettings
 from .swaps import Swap, Swaps
 
 _Plan = list[tuple[Running, Span]]
@@ -55,6 +57,12 @@ class EngineStats:
     """Guesses that the model was asked about."""
     accepted_tokens: int
     """Guesses that it agreed with."""
+    kept_pages: int
+    """Evicted pages that went to memory or disk."""
+    recalled_pages: int
+    """Pages that came back from there."""
+    damaged_pages: int
+    """Files of pages that were no good."""
     preemptions: int
     steps: int
     version: int
@@ -76,6 +84,7 @@ class Engine:
         deterministic: bool = False,
         record_routes: bool = False,
         native: bool = True,
+        spill: SpillSettings | None = None,
     ) -> None:
         """Take a model in the type it is to compute in.
 
@@ -92,6 +101,7 @@ class Engine:
                 whatever the cache held. Prompts are slower.
             record_routes: keep the experts of every token, for requests that ask.
             native: use the compiled decoder where it can be had.
+            spill: where pages go that the cache has no room for; None = they are lost.
 
         Raises:
             ValueError: sizes make no sense.
@@ -106,7 +116,6 @@ class Engine:
             )
         self.context = min(self.context, tokens // PAGE * PAGE)
         pages = Pages.of(model, tokens // PAGE, with_routes=record_routes, mtp=mtp)
-        self._scheduler = Scheduler(pages, slots=slots, step_tokens=step_tokens)
         self._deterministic = deterministic
         self._torch: Decoder = TorchDecoder(self.model, pages)
         self._native = NativeDecoder.build(self.model, pages, self.context) if native else None
@@ -114,8 +123,11 @@ class Engine:
         if mtp is not None:
             self._drafter = Drafter(self.model, mtp, pages, context=self.context, native=native)
         self._max_waiting = max_waiting
-        modules = self._drafter.modules.state_dict() if self._drafter else {}
-        self._swaps = Swaps(self.model.state_dict() | modules)
+        weights = self.model.state_dict()
+        weights |= self._drafter.modules.state_dict() if self._drafter else {}
+        self._swaps = Swaps(weights)
+        self._lower = LowerLevels(PageStore(spill, pages), weights) if spill else None
+        self._scheduler = Scheduler(pages, slots=slots, step_tokens=step_tokens, lower=self._lower)
         self._lock = threading.Lock()  # of the queue's entrance
         self._arrived: list[Running] = []
         self._version = 0
@@ -147,6 +159,9 @@ class Engine:
             completion_tokens=self._made,
             drafted_tokens=self._drafted,
             accepted_tokens=self._accepted,
+            kept_pages=self._lower.store.kept if self._lower else 0,
+            recalled_pages=self._lower.store.recalled if self._lower else 0,
+            damaged_pages=self._lower.store.damaged if self._lower else 0,
             preemptions=scheduler.preempted,
             steps=self._steps,
             version=self._version,
@@ -236,9 +251,13 @@ class Engine:
         if not (planned := scheduler.plan()):
             return
         self._steps += 1
+        started = time.perf_counter()
         fed = [
             (part, decoder([span for _, span in part])) for decoder, part in self._split(planned)
         ]
+        if self._lower is not None:
+            tokens = sum(len(span.tokens) for _, span in planned)
+            self._lower.store.costs.computed(tokens, time.perf_counter() - started)
         for part, _ in fed:
             for sequence, span in part:
                 scheduler.fed(sequence, span.certain)
@@ -294,6 +313,8 @@ class Engine:
             return
         self._version = swap.version
         self._scheduler.forget()
+        if self._lower is not None:
+            self._lower.renew()
         if swap.recompute:
             self._scheduler.restart()
         swap.future.set_result(None)

@@ -101,6 +101,31 @@ class Pages:
             if not self._holders[page]:
                 self._free.append(page)
 
+    @property
+    def page_bytes(self) -> int:
+        """How many bytes `dump` gives."""
+        return sum(part.numel() * part.element_size() for part in self._parts(0))
+
+    def dump(self, page: int) -> bytes:
+        """All that a page holds."""
+        return b"".join(
+            part.contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes()
+            for part in self._parts(page)
+        )
+
+    def restore(self, page: int, data: bytes) -> None:
+        """Fill a page with what `dump` gave."""
+        start = 0
+        for part in self._parts(page):
+            size = part.numel() * part.element_size()
+            block = torch.frombuffer(bytearray(data[start : start + size]), dtype=part.dtype)
+            part.copy_(block.view(part.shape))
+            start += size
+
+    def _parts(self, page: int) -> list[torch.Tensor]:
+        routes = [] if self.routes is None else [self.routes[page]]
+        return [self.keys[:, page], self.values[:, page], *routes]
+
     def copy_start(self, source: int, target: int, tokens: int) -> None:
         """Copy what the first `tokens` places of a page hold to another page."""
         self.keys[:, target, :, :, :tokens] = self.keys[:, source, :, :, :tokens]

@@ -7,7 +7,7 @@ it. Full pages are shared; of the page where they part, the common start can be 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 
@@ -41,8 +41,12 @@ class Match:
 class RadixTree:
     """Holds each of its pages once; gives up the least recently used ones."""
 
-    def __init__(self, pages: Pages) -> None:
+    def __init__(
+        self, pages: Pages, on_evict: Callable[[Sequence[int], int], None] | None = None
+    ) -> None:
+        """`on_evict` = told of each full page that is given up and of all tokens up to its end."""
         self._pages = pages
+        self._on_evict = on_evict
         self._root = _Node((), -1, None)
         self._clock = count(1)
 
@@ -104,6 +108,8 @@ class RadixTree:
         while heap and freed < wanted:
             _, _, node = heapq.heappop(heap)
             parent = node.parent
+            if self._on_evict is not None and len(node.tokens) == PAGE:
+                self._on_evict(_path(node), node.page)
             self._remove(node)
             freed += 1
             if parent is not None and parent is not self._root and self._is_evictable(parent):
@@ -130,6 +136,16 @@ class RadixTree:
             node = stack.pop()
             stack.extend(node.children.values())
             yield node
+
+
+def _path(node: _Node) -> list[int]:
+    """All tokens up to the end of a node's page."""
+    parts = []
+    at: _Node | None = node
+    while at is not None:
+        parts.append(at.tokens)
+        at = at.parent
+    return [token for part in reversed(parts) for token in part]
 
 
 def _common(left: Sequence[int], right: Sequence[int]) -> int:

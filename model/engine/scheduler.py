@@ -13,14 +13,19 @@ from .pages import PAGE, Pages
 from .queue import FairQueue
 from .radix import RadixTree
 from .sequence import Running
+from .spill import LowerLevels
 
 
 class Scheduler:
     """Owns the pages, the radix tree, the queue and the running sequences."""
 
-    def __init__(self, pages: Pages, *, slots: int, step_tokens: int) -> None:
+    def __init__(
+        self, pages: Pages, *, slots: int, step_tokens: int, lower: LowerLevels | None = None
+    ) -> None:
+        """`lower` = where evicted pages go and come back from; None = they are lost."""
         self.pages = pages
-        self.tree = RadixTree(pages)
+        self.tree = RadixTree(pages, on_evict=lower.keep if lower else None)
+        self._lower = lower
         self.waiting = FairQueue()
         self.running: list[Running] = []  # oldest first
         self.epoch = 0
@@ -90,6 +95,8 @@ class Scheduler:
 
     def _start(self, sequence: Running) -> bool:
         ids = sequence.token_ids
+        if self._lower is not None:
+            self._lower.bring_back(ids[:-1], self.tree, self.pages)
         match = self.tree.match(ids[:-1])  # the last one's logits are needed
         if self._is_being_computed(ids, match.tokens):
             return False
