@@ -1,5 +1,8 @@
 """Draws the next token of each row."""
 
-from .cpu_batched import sample
+from ..dispatch import dispatched
+from . import cpu_batched
+
+sample = dispatched(cpu_batched.sample, __name__)
 
 __all__ = ["sample"]

@@ -1,6 +1,6 @@
 import torch
 
-from rollmill.kernels.sampling import reference, sample
+from rollmill.kernels.sampling import reference, sample, triton_kernel
 
 
 def settings(rows: int) -> tuple[torch.Tensor, ...]:
@@ -32,6 +32,16 @@ def test_a_row_does_not_depend_on_its_neighbours() -> None:
     for row in range(63):
         alone, _ = sample(logits[row : row + 1], *(each[row : row + 1] for each in args))
         assert alone.item() == together[row].item()
+
+
+def test_triton_draws_what_the_reference_draws_on_ugly_rows() -> None:
+    args = settings(15)
+    logits = (3 * torch.randn(15, 70)).mul(4).round().div(4)  # many equal logits
+    logits[3, 10:] = float("-inf")
+    tokens, logprobs = triton_kernel.sample(logits, *args)
+    expected_tokens, expected_logprobs = reference.sample(logits, *args)
+    assert tokens.tolist() == expected_tokens.tolist()
+    torch.testing.assert_close(logprobs, expected_logprobs)
 
 
 def test_frequencies_follow_the_truncated_distribution() -> None:
