@@ -101,6 +101,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
         },
         "bandwidth_bytes_s": bandwidth,
         **figures,
+        **_spec_decode(quick=quick),
     }
 
 
@@ -111,6 +112,16 @@ def _tests_pass() -> bool:
     if done.returncode:
         print(f"no speed on red tests:\n{done.stdout}", file=sys.stderr)
     return done.returncode == 0
+
+
+def _spec_decode(*, quick: bool) -> dict[str, Any]:
+    """What `spec_decode.py` finds on the bundled policy; nothing when its tests are red."""
+    command = [sys.executable, str(Path(__file__).with_name("spec_decode.py")), "--json"]
+    done = subprocess.run(
+        [*command, *["--quick"] * quick], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
+    return found
 
 
 def _ours(folder: Path, dtype: torch.dtype) -> Generate:

@@ -1,0 +1,86 @@
+"""Bad input costs the request that brought it, and no other.
+
+Broken configs and weight files: `test_config.py`, `test_checkpoint.py`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+
+from rollmill.model.config import ModelConfig
+from rollmill.model.engine import Engine, EngineError, GenRequest, PromptTooLong
+from rollmill.model.model import Model
+from rollmill.model.mtp import mtp_from_trunk
+
+BAD_TOKEN = 42
+START = tuple(range(1, 24))  # one full page and a part of the next
+
+
+def ask(*ids: int, seed: int = 0) -> GenRequest:
+    return GenRequest(prompt_ids=START + ids, max_tokens=8, temperature=0, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def model(make_config: Callable[..., ModelConfig]) -> Model:
+    torch.manual_seed(0)
+    return Model(make_config())
+
+
+@pytest.fixture(scope="module")
+def expected(model: Model) -> list[tuple[int, ...]]:
+    return [each.token_ids for each in Engine(model).generate([ask(50, 51), ask(60), ask(61)])]
+
+
+@pytest.mark.parametrize("guesses", [0, 2])
+@pytest.mark.parametrize("native", [True, False], ids=["native", "torch"])
+def test_a_weight_that_is_no_number_fails_the_prompt_that_reads_it_alone(
+    guesses: int, native: bool, model: Model, expected: list[tuple[int, ...]]
+) -> None:
+    assert all(BAD_TOKEN not in ids for ids in expected)
+    row = model.model.embed_tokens.weight.data[BAD_TOKEN].clone()
+    model.model.embed_tokens.weight.data[BAD_TOKEN] = float("nan")
+    mtp = mtp_from_trunk(model, guesses) if guesses else None
+    engine = Engine(model, mtp=mtp, slots=4, native=native)
+    bad = engine.submit(ask(BAD_TOKEN, 51))
+    good = [engine.submit(each) for each in (ask(50, 51), ask(60))]
+    while engine.busy:
+        engine.step()
+    (later,) = engine.generate([ask(61)])  # goes on from what the bad one computed of its start
+    model.model.embed_tokens.weight.data[BAD_TOKEN] = row
+    with pytest.raises(EngineError, match="expected finite logits, got NaN"):
+        bad.result()
+    assert [each.result().token_ids for each in good] == expected[:2]
+    assert later.token_ids == expected[2]
+    assert later.cached_tokens > 0
+
+
+def test_every_kind_of_bad_request_leaves_its_neighbours_alone(
+    model: Model, expected: list[tuple[int, ...]]
+) -> None:
+    def broken(token_ids: Sequence[int]) -> torch.Tensor:
+        raise KeyError("the caller's mask")
+
+    engine = Engine(model, slots=3)
+    refused: list[tuple[GenRequest, type[EngineError], str]] = [
+        (ask(*[5] * 200), PromptTooLong, "fewer than 128 tokens, got 223"),
+        (ask(97), EngineError, "token ids below 97"),
+        (ask(-1), EngineError, "token ids below 97"),
+        (ask(2**40), EngineError, "token ids below 97"),
+        (
+            GenRequest(prompt_ids=(1,), max_tokens=2, logit_bias={97: 1.0}),
+            EngineError,
+            "logit_bias",
+        ),
+        (GenRequest(prompt_ids=(1,), max_tokens=2, mask=broken), EngineError, "the caller's mask"),
+        (GenRequest(prompt_ids=(1,), max_tokens=2, routes=True), EngineError, "record_routes"),
+    ]
+    good = engine.submit(ask(50, 51))
+    futures = [engine.submit(request) for request, _, _ in refused]
+    last = engine.submit(ask(60))
+    while engine.busy:
+        engine.step()
+    for future, (_, kind, message) in zip(futures, refused, strict=True):
+        with pytest.raises(kind, match=message):
+            future.result(timeout=0)
+    assert [good.result().token_ids, last.result().token_ids] == expected[:2]
