@@ -35,9 +35,9 @@ def test_a_row_does_not_depend_on_its_neighbours() -> None:
 
 
 def test_triton_draws_what_the_reference_draws_on_ugly_rows() -> None:
-    args = settings(15)
-    logits = (3 * torch.randn(15, 70)).mul(4).round().div(4)  # many equal logits
-    logits[3, 10:] = float("-inf")
+    args = settings(6)
+    logits = (3 * torch.randn(6, 70)).mul(4).round().div(4)  # many equal logits
+    logits[4, 10:] = float("-inf")
     tokens, logprobs = triton_kernel.sample(logits, *args)
     expected_tokens, expected_logprobs = reference.sample(logits, *args)
     assert tokens.tolist() == expected_tokens.tolist()
