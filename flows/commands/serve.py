@@ -44,6 +44,8 @@ def serve(
     guess: Annotated[
         bool, typer.Option(help="Guess ahead with the checkpoint's MTP modules: same tokens.")
     ] = False,
+    spill: Annotated[Path | None, typer.Option(help="Folder for keys of evicted prompts.")] = None,
+    spill_mb: Annotated[int, typer.Option(min=1, help="Bound of that folder, in MiB.")] = 1024,
 ) -> None:
     """Serve a checkpoint: chat completions, completions, /health, /metrics. Ctrl-C drains.
 
@@ -57,13 +59,18 @@ def serve(
 
     from ... import model as package
     from ...model.digest import weights_digest
-    from ...model.engine import AsyncEngine, Engine
+    from ...model.engine import AsyncEngine, Engine, SpillSettings
     from ...model.server import ServerSettings, build_app
 
     folder = Path(str(resources.files(package) / "bundled")) if model == "bundled" else Path(model)
     weights, mtp, tokenizer = _load(folder, dtype, guess)
     engine = Engine(
-        weights, mtp=mtp, slots=slots, max_waiting=max_waiting + slots, deterministic=deterministic
+        weights,
+        mtp=mtp,
+        slots=slots,
+        max_waiting=max_waiting + slots,
+        deterministic=deterministic,
+        spill=SpillSettings(folder=spill, disk_bytes=spill_mb * 2**20) if spill else None,
     )
     settings = ServerSettings(
         name=model,

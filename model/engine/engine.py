@@ -123,8 +123,7 @@ class Engine:
         if mtp is not None:
             self._drafter = Drafter(self.model, mtp, pages, context=self.context, native=native)
         self._max_waiting = max_waiting
-        weights = self.model.state_dict()
-        weights |= self._drafter.modules.state_dict() if self._drafter else {}
+        weights = self.model.state_dict() | (mtp.state_dict() if mtp else {})
         self._swaps = Swaps(weights)
         self._lower = LowerLevels(PageStore(spill, pages), weights) if spill else None
         self._scheduler = Scheduler(pages, slots=slots, step_tokens=step_tokens, lower=self._lower)
@@ -255,8 +254,8 @@ class Engine:
         fed = [
             (part, decoder([span for _, span in part])) for decoder, part in self._split(planned)
         ]
-        if self._lower is not None:
-            tokens = sum(len(span.tokens) for _, span in planned)
+        tokens = sum(len(span.tokens) for _, span in planned)
+        if self._lower is not None and tokens > 2 * PAGE:  # few tokens say nothing about prompts
             self._lower.store.costs.computed(tokens, time.perf_counter() - started)
         for part, _ in fed:
             for sequence, span in part:
