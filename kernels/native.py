@@ -83,7 +83,8 @@ class Scratch(threading.local):
         count = math.prod(shape)
         block = self._blocks.get((name, dtype))
         if block is None or block.numel() < count:
-            block = self._blocks[name, dtype] = torch.empty(count, dtype=dtype)
+            with torch.inference_mode(mode=False):  # so that any later call may write to it
+                block = self._blocks[name, dtype] = torch.empty(count, dtype=dtype)
         taken = block[:count].view(shape)
         return taken.fill_(torch.nan) if torch.are_deterministic_algorithms_enabled() else taken
 

@@ -130,8 +130,7 @@ class Engine:
         self._lock = threading.Lock()  # of the queue's entrance
         self._arrived: list[Running] = []
         self._version = 0
-        self._steps = self._prompt = self._cached = self._made = 0
-        self._drafted = self._accepted = 0
+        self._steps = self._prompt = self._cached = self._made = self._drafted = self._accepted = 0
 
     @property
     def version(self) -> int:
