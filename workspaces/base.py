@@ -192,6 +192,7 @@ class Provider(Protocol):
         Raises:
             UnknownImage: a name that nothing defines.
             ImageError: a build failed; the message ends with the tail of its log.
+            DiskFull: there is no room to build one.
             EngineUnavailable: no engine answers.
         """
         ...

@@ -114,7 +114,9 @@ async def a_snapshot_that_was_tampered_with_stays_in_its_place(workspace: Worksp
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w") as tar:
             tar.addfile(tarfile.TarInfo(name))
-        await refused(workspace.restore(Snapshot(image="python", data=out.getvalue())))
+        await refused(workspace.restore(Snapshot(image=workspace.spec.image, data=out.getvalue())))
     await refused(workspace.restore(Snapshot(image="office", data=b"")), ValueError)
-    await refused(workspace.restore(Snapshot(image="python", data=b"no tar")), FileRefused)
+    await refused(
+        workspace.restore(Snapshot(image=workspace.spec.image, data=b"no tar")), FileRefused
+    )
     assert (await bash(workspace, "ls; echo ok")).stdout == "ok\n"
