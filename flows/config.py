@@ -103,6 +103,8 @@ class SftConfig(BaseModel):
     dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int = Field(default=0, ge=0, lt=2**63)
     checkpoint_every: int = Field(default=100, ge=1)
+    ranks: int = Field(default=1, ge=1)
+    """Processes that share the work on this machine; fp32 only."""
     keep: Literal["passed", "scored"] = "passed"
     """Which episodes are learned from."""
 
@@ -117,6 +119,8 @@ class SftConfig(BaseModel):
             raise ValueError(
                 f"warmup_steps must be at most steps ({self.steps}), got {self.warmup_steps}"
             )
+        if self.ranks > 1 and self.dtype != "float32":
+            raise ValueError(f"dtype must be float32 on several ranks, got {self.dtype}")
         return self
 
 

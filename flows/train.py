@@ -5,7 +5,8 @@ Run it again with the same configuration and `out` to go on from the last checkp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..model.checkpoint import load_bundled, load_model
 from ..model.model import Model
 from ..model.tokenizer import Tokenizer, load_bundled_tokenizer
 from ..model.train.config import TrainConfig
+from ..model.train.launch import train_on_ranks
 from ..model.train.loop import train
 from ..model.train.run_folder import METRICS, StepMetrics, read_metrics
 from ..model.train.samples import Sample, samples_from_row
@@ -58,7 +60,10 @@ def train_sft(config: SftConfig) -> dict[str, Any]:
     progress.current().begin("steps", config.steps)
     config.out.mkdir(parents=True, exist_ok=True)
     with WriteLock(config.out):
-        checkpoint = train(
+        start: Callable[..., Path] = (
+            train if config.ranks == 1 else partial(train_on_ranks, config.ranks)
+        )
+        checkpoint = start(
             _train_config(config),
             model,
             tokenizer,

@@ -42,6 +42,9 @@ def sft(
     keep: Annotated[str | None, typer.Option(help="passed or scored episodes. [passed]")] = None,
     seed: Annotated[int | None, typer.Option(help="[0]")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps. [100]")] = None,
+    ranks: Annotated[
+        int | None, typer.Option(help="Processes that share the work; fp32 only. [1]")
+    ] = None,
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
@@ -67,6 +70,7 @@ def sft(
         keep=keep,
         seed=seed,
         checkpoint_every=checkpoint_every,
+        ranks=ranks,
     )
     from ..checks import check_sft
 

@@ -1,18 +1,22 @@
 """The training loop: supervised next-token training on packed samples, killed and resumed at will.
 
-One process, one machine. Knows nothing of where samples come from.
+One process, or one of several that share the work (`parallel.py`); one machine. Starts no process
+(`launch.py` does) and knows nothing of where samples come from.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from ..checkpoint import load_mtp_weights, load_weights, save_checkpoint
 from ..model import Model
@@ -20,9 +24,10 @@ from ..mtp import MtpModules
 from ..tokenizer import Tokenizer
 from .config import TrainConfig
 from .flops import measured_peak_flops, step_flops
-from .losses import mtp_weight, next_token_loss, summed_loss, summed_mtp_loss
+from .losses import mtp_weight, summed_loss, summed_mtp_loss
 from .optim import Optimizer, learning_rate
-from .packing import Batch, Packer
+from .packing import Batch, Packer, pack
+from .parallel import Ranks, parallelise
 from .plot import plot_loss
 from .run_folder import RunFolder, StepMetrics
 from .samples import Sample
@@ -46,30 +51,36 @@ def train(
     mtp: MtpModules | None = None,
     validation: Sequence[Sample] = (),
     progress: Progress | None = None,
+    mesh: DeviceMesh | None = None,
 ) -> Path:
     """Train `model` in place and write it to `out/model`; call again to resume what was killed.
+
+    Every process of `mesh` makes the same call, with the same weights and data, and sees the same
+    files; the first one writes them. Resuming may take another number of processes.
 
     Args:
         model: in fp32; its weights are the start. It is left in `config.dtype`.
         mtp: modules of the model to train with it; None = none.
         validation: held-out samples; empty = none are measured.
         progress: called after each step.
+        mesh: the processes that share the work, in one dimension; None = this one alone.
 
     Returns:
         The folder with `config.json`, `model.safetensors` (fp32) and `tokenizer.json`, and
         `mtp.safetensors` if there are modules.
 
     Raises:
-        ValueError: nothing to learn, or tokenizer or sample length do not fit the model.
+        ValueError: nothing to learn, or tokenizer, sample length or mesh do not fit the model.
         RunMismatch: `out` holds a run with other settings, model or data.
         TrainingDiverged: names the step.
     """
-    trainer = _Trainer(config, model, mtp, tokenizer, samples, validation, out)
-    for step in range(trainer.resume(), config.steps):
+    ranks = Ranks(mesh)
+    trainer = _Trainer(config, model, mtp, tokenizer, samples, validation, out, ranks)
+    for step in range(trainer.resume(mesh), config.steps):
         metrics = trainer.step(step)
         if metrics.step % config.validate_every == 0 or metrics.step == config.steps:
             metrics = replace(metrics, validation_loss=trainer.validate())
-        trainer.folder.log(metrics)
+        trainer.log(metrics)
         if metrics.step % config.checkpoint_every == 0 or metrics.step == config.steps:
             trainer.checkpoint(metrics.step)
         if progress:
@@ -88,6 +99,17 @@ class _Sums:
     mtp_load: torch.Tensor | None = None  # [modules, experts]; None = no modules
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Share:
+    """This rank's part of a batch, and the size of the whole batch."""
+
+    batch: Batch
+    busy: bool
+    """False: the batch has fewer samples than there are ranks, and `batch` stands in for one."""
+    learned: int
+    seq_lens: list[int]
+
+
 class _Trainer:
     """The parts of one run and what is done with them."""
 
@@ -100,8 +122,12 @@ class _Trainer:
         samples: Sequence[Sample],
         validation: Sequence[Sample],
         out: Path,
+        ranks: Ranks,
     ) -> None:
         _check_fit(config, model, mtp, tokenizer)
+        if not ranks.alone:
+            _check_spread(config, mtp)
+        self._ranks = ranks
         self._config = config
         self._model = model
         self._mtp = mtp
@@ -115,9 +141,12 @@ class _Trainer:
             "mtp_modules": mtp.config.num_mtp_modules if mtp else 0,
             "data": self._packer.digest,
         }
-        self.folder = RunFolder(out, identity)
+        if not ranks.first:
+            ranks.agree(None)  # the first one prepares the folder
+        self._folder = RunFolder(out, identity)
+        if ranks.first:
+            ranks.agree(None)
         model.model.checkpoint_activations = config.checkpoint_activations
-        self._optimizer = Optimizer(nn.ModuleList([model, mtp] if mtp else [model]), config)
 
     def _pack(self, samples: Sequence[Sample]) -> Packer:
         return Packer(
@@ -132,9 +161,10 @@ class _Trainer:
         started = time.perf_counter()
         self._model.requires_grad_(step >= self._config.mtp_only_steps)
         first = step * self._config.micro_batches
-        batches = [self._packer[first + index] for index in range(self._config.micro_batches)]
-        sums = self._gradients(batches, step)
-        learned = sum(int(batch.mask.sum()) for batch in batches)
+        steps = range(first, first + self._config.micro_batches)
+        shares = [self._share(self._packer, index) for index in steps]
+        learned = sum(each.learned for each in shares)
+        sums = self._gradients(shares, learned, step)
         self._require_finite(sums.loss / learned, "loss", step)
         lr = learning_rate(step, self._config)
         grad_norm = self._optimizer.step(lr)
@@ -145,9 +175,7 @@ class _Trainer:
         if self._mtp and sums.mtp_load is not None:
             self._mtp.update_router_bias(sums.mtp_load, speed)
         took_s = time.perf_counter() - started
-        flops = sum(
-            step_flops(self._model.config, each.seq_lens, int(each.mask.sum())) for each in batches
-        )
+        flops = sum(step_flops(self._model.config, each.seq_lens, each.learned) for each in shares)
         peak = measured_peak_flops(getattr(torch, self._config.dtype))
         return StepMetrics(
             step=step + 1,
@@ -156,21 +184,31 @@ class _Trainer:
             lr=lr,
             grad_norm=grad_norm,
             expert_load=float((sums.load.amax(-1) / sums.load.float().mean(-1)).max()),
-            tokens_per_s=sum(len(batch.tokens) for batch in batches) / took_s,
+            tokens_per_s=sum(sum(each.seq_lens) for each in shares) / took_s,
             flops_per_s=flops / took_s,
             peak_share=flops / took_s / peak,
             mtp_loss=sums.mtp_loss / learned if self._mtp else None,
         )
 
-    def _gradients(self, batches: Sequence[Batch], step: int) -> _Sums:
-        """Add up the gradients of the mean loss over all learned tokens of `batches`."""
-        learned = sum(int(batch.mask.sum()) for batch in batches)
+    def _share(self, packer: Packer, step: int) -> _Share:
+        samples = packer.samples_of(step)
+        own = self._ranks.share(samples)
+        return _Share(
+            batch=pack(own or [_idle(samples[0])]),
+            busy=bool(own),
+            learned=sum(int(each.trainable[1:].sum()) for each in samples),
+            seq_lens=[len(each) - 1 for each in samples],
+        )
+
+    def _gradients(self, shares: Sequence[_Share], learned: int, step: int) -> _Sums:
+        """Add up the gradients of the mean loss over all `learned` tokens; sums over all ranks."""
         sums = _Sums()
-        for batch in batches:
+        for share in shares:
+            batch = share.batch
             hidden = self._model.hidden(batch.tokens, batch.seq_lens)
             loss = summed_loss(self._model, hidden, batch)
-            sums.loss += loss.item()
-            sums.load = sums.load + self._model.expert_load()
+            sums.loss += float(self._ranks.sum(loss.detach()))
+            sums.load = sums.load + self._ranks.sum(self._model.expert_load() * share.busy)
             if self._mtp:
                 ahead = summed_mtp_loss(self._model, self._mtp, hidden, batch)
                 sums.mtp_loss += ahead.item()
@@ -181,65 +219,112 @@ class _Trainer:
             (loss / learned).backward()  # type: ignore[no-untyped-call]
         return sums
 
+    @torch.no_grad()
     def validate(self) -> float | None:
         """Mean loss over every held-out token; None when there is none."""
         if self._held_out is None:
             return None
         total = tokens = 0.0
-        with torch.no_grad():
-            for index in range(len(self._held_out.plan(0))):
-                batch = self._held_out[index]
-                learned = int(batch.mask.sum())
-                total += next_token_loss(self._model, batch).item() * learned
-                tokens += learned
+        for index in range(len(self._held_out.plan(0))):
+            share = self._share(self._held_out, index)
+            hidden = self._model.hidden(share.batch.tokens, share.batch.seq_lens)
+            total += float(self._ranks.sum(summed_loss(self._model, hidden, share.batch)))
+            tokens += share.learned
         return total / tokens
+
+    def log(self, metrics: StepMetrics) -> None:
+        """Add a line to the metrics."""
+        if self._ranks.first:
+            self._folder.log(metrics)
 
     def checkpoint(self, step: int) -> None:
         """Keep everything that the next step depends on."""
-        with self._optimizer.full_precision():
-            self.folder.save(step, self._write_state)
+        state = {"optimizer": self._optimizer.state_dict(), "rng": torch.get_rng_state()}
 
-    def resume(self) -> int:
-        """Take up the last checkpoint; returns the number of steps done."""
-        latest = self.folder.latest()
-        step = latest[0] if latest else 0
-        if latest:
-            state = torch.load(latest[1] / _STATE, weights_only=True)
-            with self._optimizer.full_precision():
-                load_weights(self._model, latest[1])
-                if self._mtp:
-                    load_mtp_weights(self._mtp, latest[1])
+        def write(folder: Path) -> None:
+            self._write_model(model, folder)
+            torch.save(state, folder / _STATE)
+
+        with self._whole_model() as model:
+            if self._ranks.first:
+                self._folder.save(step, write)
+
+    def resume(self, mesh: DeviceMesh | None) -> int:
+        """Take up the last checkpoint and get ready to step; returns the number of steps done."""
+        step, folder = self._ranks.agree(self._folder.latest()) or (0, None)
+        if folder:
+            load_weights(self._model, folder)
+            if self._mtp:
+                load_mtp_weights(self._mtp, folder)
+        if mesh:
+            parallelise(self._model, mesh)
+        both = nn.ModuleList([self._model, self._mtp] if self._mtp else [self._model])
+        self._optimizer = Optimizer(both, self._config, self._ranks)
+        if folder:
+            state = torch.load(folder / _STATE, weights_only=True)
             self._optimizer.load_state_dict(state["optimizer"])
             torch.set_rng_state(state["rng"])
-        self.folder.forget_after(step)
+        if self._ranks.first:
+            self._folder.forget_after(step)
         return step
 
     def finish(self) -> Path:
         """Write the result and the loss curve."""
-        result = self.folder.path / "model"
-        with self._optimizer.full_precision():
-            self._write_model(result)
-        plot_loss(self.folder.metrics(), self.folder.path / "loss.png")
+        result = self._folder.path / "model"
+        with self._whole_model() as model:
+            if self._ranks.first:
+                self._write_model(model, result)
+                plot_loss(self._folder.metrics(), self._folder.path / "loss.png")
+        self._ranks.agree(None)  # the files are there when anyone returns
         return result
 
-    def _write_model(self, folder: Path) -> None:
-        save_checkpoint(self._model, folder, mtp=self._mtp)
-        self._tokenizer.save(folder / "tokenizer.json")
+    @contextmanager
+    def _whole_model(self) -> Iterator[Model]:
+        """All of the model in fp32, to be saved; every rank has to call it."""
+        if self._ranks.alone:
+            with self._optimizer.full_precision():
+                yield self._model
+            return
+        weights = self._optimizer.whole_weights()
+        with torch.device("meta"):
+            model = Model(self._model.config)
+        names = [name for name, _ in model.named_parameters()]
+        whole = dict(zip(names, weights, strict=True)) | dict(self._model.named_buffers())
+        model.load_state_dict(whole, assign=True)
+        yield model
 
-    def _write_state(self, folder: Path) -> None:
-        self._write_model(folder)
-        state = {"optimizer": self._optimizer.state_dict(), "rng": torch.get_rng_state()}
-        torch.save(state, folder / _STATE)
+    def _write_model(self, model: Model, folder: Path) -> None:
+        save_checkpoint(model, folder, mtp=self._mtp)
+        self._tokenizer.save(folder / "tokenizer.json")
 
     def _require_finite(self, value: float, name: str, step: int) -> None:
         if math.isfinite(value):
             return
-        latest = self.folder.latest()
+        latest = self._folder.latest()
         stands = f"the checkpoint of step {latest[0]} stands" if latest else "none was saved yet"
         raise TrainingDiverged(
             f"expected a finite {name} at step {step + 1}, got {value}; {stands}; "
             "lower the learning rate or look at the data"
         )
+
+
+def _idle(sample: Sample) -> Sample:
+    """A sample for a rank that has none: no token of it is learned."""
+    return Sample(ids=sample.ids[:2], trainable=np.zeros(2, np.bool_))
+
+
+def _check_spread(config: TrainConfig, mtp: MtpModules | None) -> None:
+    """Refuse what does not work on several ranks."""
+    asked = {
+        f"dtype {config.dtype}": config.dtype != "float32",
+        "checkpoint_activations": config.checkpoint_activations,
+        "MTP modules": mtp is not None,
+    }
+    for name, is_asked in asked.items():
+        if is_asked:
+            raise ValueError(
+                f"expected plain fp32 training on several ranks, got {name}; use one rank for it"
+            )
 
 
 def _check_fit(

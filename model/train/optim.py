@@ -12,6 +12,7 @@ from torch import nn
 
 from ...kernels.adamw import adamw
 from .config import TrainConfig
+from .parallel import Ranks, local
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -34,12 +35,17 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 class Optimizer:
     """AdamW with gradient clipping on the fp32 weights behind a model that computes in `dtype`."""
 
-    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
-        """Takes an fp32 model and turns its parameters (not its buffers) into `config.dtype`."""
+    def __init__(self, model: nn.Module, config: TrainConfig, ranks: Ranks | None = None) -> None:
+        """Takes an fp32 model and turns its parameters (not its buffers) into `config.dtype`.
+
+        Args:
+            ranks: among which the model is spread, in fp32 only; None = this process has it all.
+        """
         self._config = config
+        self._ranks = ranks or Ranks()
         self._params: list[torch.Tensor] = list(model.parameters())
         self._mixed = config.dtype == "bfloat16"
-        self._masters: list[torch.Tensor] = [param.data for param in self._params]
+        self._masters: list[torch.Tensor] = [local(param.data) for param in self._params]
         self._means = [torch.zeros_like(each) for each in self._masters]
         self._squares = [torch.zeros_like(each) for each in self._masters]
         self._steps = [0] * len(self._params)
@@ -56,7 +62,8 @@ class Optimizer:
         """
         touched = [index for index, each in enumerate(self._params) if each.grad is not None]
         grads = [_gradient(self._params[index]) for index in touched]
-        norm = float(torch.stack(torch._foreach_norm(grads, dtype=torch.float32)).norm())
+        norms = torch.stack(torch._foreach_norm(grads, dtype=torch.float32))
+        norm = float(self._ranks.sum(norms.square().sum()).sqrt())
         scale = min(1.0, self._config.grad_clip / (norm + 1e-6))
         for index, grad in zip(touched, grads, strict=True):
             self._update(index, grad, lr, scale)
@@ -83,34 +90,49 @@ class Optimizer:
     @contextmanager
     def full_precision(self) -> Iterator[None]:
         """While this is open the model's parameters are the fp32 weights: to save and to load."""
+        if not self._mixed:
+            yield
+            return
         for param, master in zip(self._params, self._masters, strict=True):
             param.data = master
         try:
             yield
         finally:
             self._masters = [param.data for param in self._params]
-            if self._mixed:
-                self._round()
+            self._round()
 
     def state_dict(self) -> dict[str, Any]:
-        """The moments and step counts."""
-        return {"means": self._means, "squares": self._squares, "steps": self._steps}
+        """The moments, whole, and step counts; every rank has to call it."""
+        return {
+            "means": self._whole(self._means),
+            "squares": self._whole(self._squares),
+            "steps": self._steps,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave.
+        """Restore what `state_dict` gave, among any number of ranks.
 
         Raises:
             ValueError: it is something else.
         """
-        if state.keys() != self.state_dict().keys():
+        if state.keys() != {"means", "squares", "steps"}:
             raise ValueError(
-                f"expected an optimizer state of {', '.join(self.state_dict())}, got one of "
+                f"expected an optimizer state of means, squares and steps, got one of "
                 f"{', '.join(state)}, as an earlier version wrote it; start a new folder from the "
                 "model in its last checkpoint"
             )
-        for name in ("means", "squares"):
-            torch._foreach_copy_(getattr(self, f"_{name}"), state[name])
+        for name, ours in (("means", self._means), ("squares", self._squares)):
+            for moment, whole, param in zip(ours, state[name], self._params, strict=True):
+                moment.copy_(self._ranks.part(whole, param))
         self._steps = list(state["steps"])
+
+    def whole_weights(self) -> list[torch.Tensor]:
+        """The fp32 weights in the order of the model's parameters; every rank has to call it."""
+        return self._whole(self._masters)
+
+    def _whole(self, parts: list[torch.Tensor]) -> list[torch.Tensor]:
+        pairs = zip(parts, self._params, strict=True)
+        return [self._ranks.whole(part, param) for part, param in pairs]
 
     def _round(self) -> None:
         """Give the model bf16 copies of the fp32 weights."""
@@ -120,7 +142,7 @@ class Optimizer:
 
 def _gradient(param: torch.Tensor) -> torch.Tensor:
     assert param.grad is not None
-    return param.grad
+    return local(param.grad)
 
 
 def _heads(model: nn.Module) -> set[torch.Tensor]:

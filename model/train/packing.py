@@ -59,11 +59,15 @@ class Packer:
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step; steps count on over the epochs."""
+        return pack(self.samples_of(step))
+
+    def samples_of(self, step: int) -> list[Sample]:
+        """What is in the batch of a step."""
         epoch = 0
         while step >= len(self.plan(epoch)):
             step -= len(self.plan(epoch))
             epoch += 1
-        return pack([self.samples[index] for index in self.plan(epoch)[step]])
+        return [self.samples[index] for index in self.plan(epoch)[step]]
 
     def plan(self, epoch: int) -> list[list[int]]:
         """The samples of each batch of an epoch."""

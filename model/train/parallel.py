@@ -3,23 +3,26 @@
 Each rank reads its own part of a batch. Dense parameters are gathered layer by layer and their
 gradients added up and scattered (`fully_shard`); a rank's experts see the tokens of all ranks, sent
 by all-to-all, so their gradients are whole where they are made. Every loss must be divided by the
-tokens of *all* ranks. No tensor or pipeline parallelism; `loop.train` does not use this module yet,
-and checkpoints are written by one process.
+tokens of *all* ranks. `Ranks` tells the training loop its place among them. No tensor or pipeline
+parallelism; whole weights are put together on every rank to be saved.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ...kernels.grouped_experts import grouped_experts
 from ..model import Model, SparseMoe
+
+T = TypeVar("T")
 
 
 def parallelise(model: Model, mesh: DeviceMesh) -> None:
@@ -50,24 +53,73 @@ def parallelise(model: Model, mesh: DeviceMesh) -> None:
     for each in (*model.model.decoder_layers(), model):
         fully_shard(each, mesh=mesh, ignored_params=own)
         _add_up(each)
+    register_fsdp_forward_method(model, "hidden")  # losses call it instead of `forward`
 
 
-def clip_gradients(model: nn.Module, mesh: DeviceMesh, limit: float) -> float:
-    """Scale all ranks' gradients to a common norm of at most `limit`; returns the norm before."""
-    grads = [_local(param.grad) for param in model.parameters() if param.grad is not None]
-    squares = torch.stack([grad.float().square().sum() for grad in grads]).sum()
-    dist.all_reduce(squares, group=mesh.get_group())
-    norm = float(squares.sqrt())
-    for grad in grads:
-        grad.mul_(min(1.0, limit / (norm + 1e-6)))
-    return norm
+class Ranks:
+    """This process among those that train one model: what is its part and what is the whole.
+
+    Without a mesh it is alone, and every part is the whole.
+    """
+
+    def __init__(self, mesh: DeviceMesh | None = None) -> None:
+        self._mesh = mesh
+        self._count = mesh.size() if mesh else 1
+        self._rank = mesh.get_local_rank() if mesh else 0
+
+    @property
+    def alone(self) -> bool:
+        """No other process takes part."""
+        return self._mesh is None
+
+    @property
+    def first(self) -> bool:
+        """This process writes the files."""
+        return self._rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """Every so-manieth item; together the ranks have each once."""
+        return items[self._rank :: self._count]
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Over all ranks."""
+        if self._mesh:
+            tensor = tensor.clone()
+            dist.all_reduce(tensor, group=self._mesh.get_group())
+        return tensor
+
+    def agree(self, value: T) -> T:
+        """What the first rank says."""
+        told = [value]
+        if self._mesh:
+            dist.broadcast_object_list(told, group=self._mesh.get_group(), group_src=0)
+        return told[0]
+
+    def whole(self, part: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
+        """All ranks' parts of a tensor that lies as `param` does, together."""
+        if self._mesh is None:
+            return part
+        if isinstance(param, DTensor):
+            laid = (param.device_mesh, param.placements)
+            return DTensor.from_local(
+                part, *laid, run_check=False, shape=param.shape, stride=param.stride()
+            ).full_tensor()
+        parts = [torch.empty_like(part) for _ in range(self._count)]
+        dist.all_gather(parts, part.contiguous(), group=self._mesh.get_group())
+        return torch.cat(parts)
+
+    def part(self, whole: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
+        """This rank's part of `whole`, so that it lies as `param` does."""
+        if self._mesh is None:
+            return whole
+        if isinstance(param, DTensor):
+            return distribute_tensor(whole, param.device_mesh, param.placements).to_local()
+        return whole.chunk(self._count)[self._rank]
 
 
-def total_load(model: Model, mesh: DeviceMesh) -> torch.Tensor:
-    """`Model.expert_load` over all ranks, [layers, experts]."""
-    load = model.expert_load()
-    dist.all_reduce(load, group=mesh.get_group())
-    return load
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 class _SpreadExperts:
@@ -133,7 +185,3 @@ def _add_up(module: nn.Module) -> None:
     assert isinstance(module, FSDPModule)
     module.set_gradient_divide_factor(1.0)
     module.set_force_sum_reduction_for_comms(True)  # gloo cannot scale while it reduces
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -6,7 +6,6 @@ greedy, so that both sides do the same work. No speed is printed when a test is 
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -15,62 +14,38 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rollmill.kernels.decode_step import library_problem
-from rollmill.model.checkpoint import load_model, save_checkpoint
-from rollmill.model.config import ModelConfig
-from rollmill.model.engine import Engine, GenRequest
+from rollmill.model.checkpoint import save_checkpoint
 from rollmill.model.model import Model
+from rollmill.model.train.agreement import bf16_gap
+from rollmill.tests.benchmarks import _decoding, _train_step
+from rollmill.tests.benchmarks._decoding import Generate
+from rollmill.tests.benchmarks._frame import CONFIG, DTYPES, ROOT, against, peak_bytes_of, run
 
-ROOT = Path(__file__).parent.parent.parent
-TESTED = ("tests/kernels/test_decode_step.py", "tests/model/test_engine.py")
-CONFIG = ModelConfig(
-    vocab_size=4096,
-    hidden_size=256,
-    num_hidden_layers=8,
-    num_attention_heads=8,
-    num_key_value_heads=4,
-    head_dim=32,
-    rotary_dim=16,
-    intermediate_size=128,
-    num_local_experts=32,
-    num_experts_per_tok=4,
+TESTED = (
+    "tests/kernels",
+    "tests/model/test_model.py",
+    "tests/model/test_engine.py",
+    "tests/model/train/test_optim.py",
 )
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-Generate = Callable[[list[list[int]], int], None]
-
-
-def main() -> int:
-    """Measure; 0 = done, 1 = a test is red."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
-    parser.add_argument("--quick", action="store_true", help="smaller counts, same keys")
-    parser.add_argument("--out", type=Path, help="also write the JSON object here")
-    options = parser.parse_args()
-    if not _tests_pass():
-        return 1
-    logging.disable(logging.WARNING)
-    result = measure(quick=options.quick)
-    text = json.dumps(result, indent=None if options.json else 2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
-    return 0
 
 
 def measure(*, quick: bool) -> dict[str, Any]:
     """All figures, in tokens a second unless their names say otherwise."""
+    logging.disable(logging.WARNING)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_checkpoint(Model(CONFIG), folder)
-        ours = {dtype: _ours(folder, DTYPES[dtype]) for dtype in DTYPES}
-        peer = {dtype: _transformers(folder, DTYPES[dtype]) for dtype in DTYPES}
+        peaks = {f"{job}_peak_bytes": peak_bytes_of(job, folder) for job in ("decode", "train")}
+        ours = {dtype: _decoding.ours(folder, DTYPES[dtype]) for dtype in DTYPES}
+        peer = {dtype: _decoding.theirs(folder, DTYPES[dtype]) for dtype in DTYPES}
     rounds = 1 if quick else 3
     made = 32 if quick else 128
     members, group_tokens = (8, 32) if quick else (16, 256)
@@ -101,17 +76,11 @@ def measure(*, quick: bool) -> dict[str, Any]:
         },
         "bandwidth_bytes_s": bandwidth,
         **figures,
+        **_train_step.measure(quick=quick),
+        **peaks,
+        "bf16_logprob_gap": asdict(bf16_gap(Model(CONFIG))),
         **_spec_decode(quick=quick),
     }
-
-
-def _tests_pass() -> bool:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *TESTED], cwd=ROOT, capture_output=True, text=True
-    )
-    if done.returncode:
-        print(f"no speed on red tests:\n{done.stdout}", file=sys.stderr)
-    return done.returncode == 0
 
 
 def _spec_decode(*, quick: bool) -> dict[str, Any]:
@@ -122,42 +91,6 @@ def _spec_decode(*, quick: bool) -> dict[str, Any]:
     )
     found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
     return found
-
-
-def _ours(folder: Path, dtype: torch.dtype) -> Generate:
-    model = load_model(folder, dtype)
-
-    def generate(prompts: list[list[int]], tokens: int) -> None:
-        engine = Engine(model, slots=16)  # anew, so that nothing is cached from the last round
-        engine.generate(
-            [
-                GenRequest(prompt_ids=tuple(prompt), max_tokens=tokens, temperature=0)
-                for prompt in prompts
-            ]
-        )
-
-    return generate
-
-
-def _transformers(folder: Path, dtype: torch.dtype) -> Generate:
-    from transformers import AutoModelForCausalLM
-
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    model.eval()
-
-    @torch.inference_mode()
-    def generate(prompts: list[list[int]], tokens: int) -> None:
-        ids = torch.tensor(prompts)
-        model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=False,
-            min_new_tokens=tokens,
-            max_new_tokens=tokens,
-            pad_token_id=0,
-        )
-
-    return generate
 
 
 def _figure(
@@ -180,14 +113,10 @@ def _figure(
         side: min((min(times[side, dtype]), dtype) for dtype in DTYPES)
         for side in ("ours", "transformers")
     }
-    ratio = best["transformers"][0] / best["ours"][0]
     return {
-        "ours": counted / best["ours"][0],
-        "transformers": counted / best["transformers"][0],
+        **against(counted / best["ours"][0], counted / best["transformers"][0]),
         "ours_dtype": best["ours"][1],
         "transformers_dtype": best["transformers"][1],
-        "ratio_transformers": ratio,
-        "ratio": ratio,
     }
 
 
@@ -213,4 +142,4 @@ def _weights_read(batch: int) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure, TESTED, __doc__))

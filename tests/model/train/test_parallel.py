@@ -1,81 +1,113 @@
-import json
-import subprocess
-import sys
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
-
-RANK = """
-import json, os, sys
-from pathlib import Path
-import torch
-import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
+
 from rollmill.model.config import ModelConfig
 from rollmill.model.model import Model
-from rollmill.model.train.parallel import clip_gradients, parallelise, total_load
+from rollmill.model.mtp import MtpModules
+from rollmill.model.tokenizer import Tokenizer
+from rollmill.model.train.config import TrainConfig
+from rollmill.model.train.launch import RankFailed, train_on_ranks
+from rollmill.model.train.loop import train
+from rollmill.model.train.run_folder import StepMetrics, read_metrics
+from rollmill.model.train.samples import Sample
 
-rank, ranks, meeting = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=ranks)
-mesh = init_device_mesh("cpu", (ranks,))
-config = ModelConfig(
-    vocab_size=61, hidden_size=24, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, head_dim=6, rotary_dim=4, intermediate_size=10,
-    num_local_experts=6, num_experts_per_tok=2, initializer_range=0.2,
+pytestmark = [
+    pytest.mark.skipif(
+        not torch.distributed.is_gloo_available(), reason="torch was built without gloo"
+    )
+]
+CONFIG = TrainConfig(
+    steps=6,
+    batch_tokens=128,
+    micro_batches=2,
+    max_sample_tokens=64,
+    lr=1e-2,
+    warmup_steps=2,
+    checkpoint_every=3,
+    validate_every=4,
 )
-torch.manual_seed(0)
-model = Model(config)
-tokens = torch.randint(0, 61, (4, 18))
-parallelise(model, mesh)
-held = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel()
-           for p in model.parameters())
-optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=False, foreach=False)
-own = tokens.chunk(ranks)[rank]
-inputs, targets = own[:, :-1].reshape(-1), own[:, 1:].reshape(-1)
-curve = []
-for step in range(4):
-    logits = model(inputs, [17] * len(own))
-    loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / (4 * 17)
-    load = total_load(model, mesh)
-    loss.backward()
-    norm = clip_gradients(model, mesh, 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
-    model.update_router_bias(load, 0.01)
-    whole = loss.detach().clone()
-    dist.all_reduce(whole)
-    curve.append([float(whole), norm, load.sum().item()])
-print(json.dumps({"curve": curve, "held": held}), flush=True)
-dist.barrier()
-dist.destroy_process_group()
-os._exit(0)  # gloo's threads may abort the interpreter's own way out
-"""
 
 
-def curves(ranks: int, folder: Path) -> list[dict[str, list[list[float]]]]:
-    meeting = folder / f"meeting-{ranks}"
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", RANK, str(rank), str(ranks), str(meeting)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
+def fresh(tiny: ModelConfig) -> Model:
+    torch.manual_seed(7)
+    return Model(tiny)
+
+
+def curve(folder: Path) -> list[tuple[float, ...]]:
+    return [
+        (each.loss, each.grad_norm, each.expert_load, each.validation_loss or 0.0)
+        for each in read_metrics(folder / "metrics.jsonl")
     ]
-    outputs = [each.communicate()[0] for each in started]
-    assert [each.returncode for each in started] == [0] * ranks
-    return [json.loads(each) for each in outputs]
 
 
-@pytest.mark.skipif(
-    not torch.distributed.is_gloo_available(), reason="torch was built without gloo"
-)
-def test_two_ranks_give_the_losses_of_one_and_hold_half_each(tmp_path: Path) -> None:
-    (one,), two = curves(1, tmp_path), curves(2, tmp_path)
-    assert one["curve"][-1][0] < 0.9 * one["curve"][0][0]
-    for rank in two:
-        for ours, alone in zip(rank["curve"], one["curve"], strict=True):
-            assert ours == pytest.approx(alone, rel=1e-4)
-        assert rank["held"] < 0.55 * one["held"]  # type: ignore[operator]
+def test_two_ranks_give_the_losses_of_one_also_over_a_stop_in_between(
+    tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], tmp_path: Path
+) -> None:
+    few, held_out = samples[:9], samples[-1:]  # of one sample, a rank has nothing
+    data = (tokenizer, few, tmp_path / "one")
+    train(CONFIG, fresh(tiny), *data, validation=held_out)
+
+    def killed_behind_its_checkpoint(metrics: StepMetrics) -> None:
+        seen.append(metrics.step)
+        if metrics.step == 4:
+            raise KeyboardInterrupt
+
+    seen: list[int] = []
+    data = (tokenizer, few, tmp_path / "two")
+    with pytest.raises(KeyboardInterrupt):
+        train_on_ranks(
+            2,
+            CONFIG,
+            fresh(tiny),
+            *data,
+            validation=held_out,
+            progress=killed_behind_its_checkpoint,
+        )
+    assert seen == [1, 2, 3, 4]
+    result = train_on_ranks(2, CONFIG, fresh(tiny), *data, validation=held_out)
+    alone, together = curve(tmp_path / "one"), curve(tmp_path / "two")
+    assert alone[-1][0] < 0.9 * alone[0][0]
+    assert len(together) == CONFIG.steps
+    for ours, single in zip(together, alone, strict=True):
+        assert ours == pytest.approx(single, rel=1e-4)
+    assert result == tmp_path / "two/model"
+
+    # What two ranks saved, one goes on from: nothing is left to do, and the weights are theirs.
+    (tmp_path / "two/model/model.safetensors").unlink()
+    again = train(CONFIG, fresh(tiny), *data, validation=held_out)
+    assert (again / "model.safetensors").is_file()
+
+
+def test_a_failing_rank_ends_the_others_and_says_why(
+    tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], tmp_path: Path
+) -> None:
+    odd = Model(dataclasses.replace(tiny, num_local_experts=3))
+    with pytest.raises(RankFailed, match="expected experts in equal shares, got 3 for 2 ranks"):
+        train_on_ranks(2, CONFIG, odd, tokenizer, samples, tmp_path)
+
+
+@pytest.mark.parametrize("asked", ["bfloat16", "MTP modules", "checkpoint_activations"])
+def test_what_several_ranks_cannot_do_is_refused(
+    tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], tmp_path: Path, asked: str
+) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1
+    )
+    config = dataclasses.replace(
+        CONFIG,
+        dtype="bfloat16" if asked == "bfloat16" else "float32",
+        checkpoint_activations=asked == "checkpoint_activations",
+    )
+    mtp = None
+    if asked == "MTP modules":
+        mtp = MtpModules(dataclasses.replace(tiny, num_mtp_modules=1))
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        with pytest.raises(ValueError, match=f"on several ranks, got .*{asked}"):
+            train(config, fresh(tiny), tokenizer, samples, tmp_path / "x", mtp=mtp, mesh=mesh)
+    finally:
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,36 @@
+"""One job in a process of its own; prints the peak of its resident bytes. Not a benchmark.
+
+Usage: _memory.py train|decode ours|transformers WEIGHTS. In fp32.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+from rollmill.tests.benchmarks import _decoding, _train_step
+
+STEPS = 3
+TOKENS, SEQUENCES = 64, 16
+
+
+def main(job: str, side: str, weights: str) -> None:
+    """Run the job; the weights come from a file, as in use, so that no second model is held."""
+    logging.disable(logging.WARNING)
+    torch.manual_seed(0)
+    if job == "train":
+        step = _train_step.SIDES[side](Path(weights), _train_step.random_tokens(), "float32")
+        for _ in range(STEPS):
+            step()
+    else:
+        prompts = [[index + 1, *range(2, 256)] for index in range(SEQUENCES)]
+        _decoding.SIDES[side](Path(weights), torch.float32)(prompts, TOKENS)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
