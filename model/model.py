@@ -72,9 +72,20 @@ class Model(nn.Module):
         positions = torch.cat([torch.arange(each, device=tokens.device) for each in seq_lens])
         return self.trunk(tokens, positions, PackedAttention(seq_lens))
 
-    def trunk(self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
-        """Hidden states [N, hidden] of tokens at given positions, both [N]."""
-        hidden: torch.Tensor = self.model(tokens, positions, attend)
+    def trunk(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        attend: Attend,
+        wanted: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Hidden states [N, hidden] of tokens at given positions, both [N].
+
+        Args:
+            wanted: rows whose states are asked for; the last layer then computes only keys and
+                values of the others. None = all.
+        """
+        hidden: torch.Tensor = self.model(tokens, positions, attend, wanted)
         return hidden
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -125,16 +136,22 @@ class Trunk(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
 
     def forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        attend: Attend,
+        wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Tokens and positions [N] to hidden states [N, hidden]."""
+        """Tokens and positions [N] to hidden states [N, hidden], or those of the wanted rows."""
         rotation = rotary_table(positions, self.config.rotary_dim, self.config.rope_theta)
         x = self.embed_tokens(tokens)  # [N, hidden]
-        for layer in self.layers:
+        for layer in self.layers if wanted is None else self.layers[:-1]:
             if self.checkpoint_activations and torch.is_grad_enabled():
                 x = checkpoint(layer, x, rotation, attend, use_reentrant=False)
             else:
                 x = layer(x, rotation, attend)
+        if wanted is not None:
+            x = self.layers[-1](x, rotation, attend, wanted)
         out: torch.Tensor = self.norm(x)
         return out
 
@@ -149,9 +166,16 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: torch.Tensor, rotation: Rotation, attend: Attend) -> torch.Tensor:
-        """[N, hidden] to [N, hidden]."""
-        x = x + self.self_attn(self.input_layernorm(x), rotation, attend)
+    def forward(
+        self,
+        x: torch.Tensor,
+        rotation: Rotation,
+        attend: Attend,
+        wanted: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """[N, hidden] to [N, hidden], or to the wanted rows alone."""
+        attended = self.self_attn(self.input_layernorm(x), rotation, attend, wanted)
+        x = (x if wanted is None else x[wanted]) + attended
         out: torch.Tensor = x + self.block_sparse_moe(self.post_attention_layernorm(x))
         return out
 
@@ -172,9 +196,18 @@ class Attention(nn.Module):
         self.q_norm = RmsNorm(q_dim, config.rms_norm_eps)
         self.k_norm = RmsNorm(kv_dim, config.rms_norm_eps)
 
-    def forward(self, x: torch.Tensor, rotation: Rotation, attend: Attend) -> torch.Tensor:
-        """[N, hidden] to [N, hidden]."""
-        q = self._turned(self.q_proj(x), self.q_norm, rotation)
+    def forward(
+        self,
+        x: torch.Tensor,
+        rotation: Rotation,
+        attend: Attend,
+        wanted: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """[N, hidden] to [N, hidden], or to the wanted rows alone."""
+        asking, turn = x, rotation
+        if wanted is not None:
+            asking, turn = x[wanted], (rotation[0][wanted], rotation[1][wanted])
+        q = self._turned(self.q_proj(asking), self.q_norm, turn)
         k = self._turned(self.k_proj(x), self.k_norm, rotation)
         v = self._heads(self.v_proj(x))
         out: torch.Tensor = self.o_proj(attend(self.index, q, k, v).flatten(1))

@@ -46,7 +46,7 @@ class Fed(NamedTuple):
     logits: torch.Tensor
     """[wanted tokens, vocab] in fp32, span by span."""
     states: torch.Tensor
-    """[all tokens, hidden]: what the head reads."""
+    """[all tokens, hidden]: what the head reads. Of some tokens alone where nobody guesses."""
 
 
 class Decoder(Protocol):
@@ -77,18 +77,22 @@ class TorchDecoder:
         tokens = torch.tensor(
             [token for span in spans for token in span.tokens], device=attend.positions.device
         )
-        if self._module is None:
-            states = self._model.trunk(tokens, attend.positions, attend)
-            self._keep_routes(attend)
-        else:
-            assert given is not None
-            embedded = self._model.model.embed_tokens(tokens)
-            states = self._module(given.to(embedded.dtype), embedded, attend.positions, attend)
         wanted: list[int] = []
         row = 0
         for span in spans:
             row += len(span.tokens)
             wanted += range(row - span.wanted, row)
+        if self._module is not None:
+            assert given is not None
+            embedded = self._model.model.embed_tokens(tokens)
+            states = self._module(given.to(embedded.dtype), embedded, attend.positions, attend)
+        elif self._pages.needs_every_state:
+            states = self._model.trunk(tokens, attend.positions, attend)
+            self._keep_routes(attend)
+        else:
+            attend.asking = torch.tensor(wanted or [row - 1], device=tokens.device)
+            states = self._model.trunk(tokens, attend.positions, attend, attend.asking)
+            return Fed(self._model.head(states[: len(wanted)]).float(), states)
         return Fed(self._model.head(states[wanted]).float(), states)
 
     def _keep_routes(self, attend: PagedAttention) -> None:
@@ -130,6 +134,8 @@ class PagedAttention:
 
     def __init__(self, pages: Pages, spans: Sequence[Span]) -> None:
         self._pages = pages
+        self.asking: torch.Tensor | None = None
+        """The rows that the last layer is asked for; None = all."""
         device = pages.keys.device
         lengths = torch.tensor([len(span.tokens) for span in spans], device=device)
         starts = torch.tensor([span.start for span in spans], device=device)
@@ -152,4 +158,7 @@ class PagedAttention:
         keys, values = self._pages.keys[layer], self._pages.values[layer]
         keys[self.page, :, :, self.place] = k
         values[self.page, :, self.place] = v
-        return paged_attention(q, keys, values, self._table, self._owner, self.positions)
+        owner, positions = self._owner, self.positions
+        if self.asking is not None and len(q) < len(k):  # the last layer, for some rows alone
+            owner, positions = owner[self.asking], positions[self.asking]
+        return paged_attention(q, keys, values, self._table, owner, positions)

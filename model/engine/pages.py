@@ -70,6 +70,11 @@ class Pages:
         )
 
     @property
+    def needs_every_state(self) -> bool:
+        """Whether MTP modules or recorded routes ask for the last layer of all tokens."""
+        return self.routes is not None or self._drafts.start < self._drafts.stop
+
+    @property
     def free(self) -> int:
         """How many pages nobody holds."""
         return len(self._free)
