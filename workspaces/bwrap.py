@@ -21,7 +21,7 @@ from pathlib import Path
 from . import images, wheelhouse
 from .channel import RunnerWorkspace, runner_argv
 from .errors import EngineUnavailable, ImageError
-from .network import PROXY_ENV
+from .network import PROXY_ENV, equip
 from .proxy import pins_of_environment, way_out
 from .types import MIB, WORKDIR, Limits, WorkspaceSpec
 
@@ -141,6 +141,7 @@ class BwrapProvider:
         self._open.add(workspace)
         try:
             await workspace.begin()
+            await equip(workspace)
         except BaseException:
             await workspace.close()
             raise

@@ -23,7 +23,7 @@ from .engine import ENGINE_ERRORS, connect, knock
 from .errors import EngineUnavailable
 from .foreign import LOADER, PYTHON, Foreign, fitted, is_foreign
 from .ledger import LEDGER_ERRORS, Guard, Ledger
-from .network import PROXY_ENV
+from .network import PROXY_ENV, equip
 from .proxy import pins_of_environment, way_out
 from .reaper import default_ledger, held, labels, reap, remove
 from .tunnel import Tunnel
@@ -126,6 +126,7 @@ class DockerProvider:
             workspace = await self._started(client, spec, image)
         try:
             await workspace.begin()
+            await equip(workspace)
         except BaseException:
             await workspace.close()
             raise

@@ -8,24 +8,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import MappingProxyType
 
+import certifi
+
+from .base import Workspace
 from .channel import Writer
 from .runner_net import AMOUNT, CREDIT, DATA, END, HEAD, MOST_OPEN, OPEN, PROXY_PORT, WINDOW
 
+CERTIFICATES = "/home/agent/.certificates.pem"
+"""Where the authorities lie that the host trusts; images need have none."""
 _PROXY = f"http://127.0.0.1:{PROXY_PORT}"
 _NEAR = "localhost,127.0.0.1,::1"
 PROXY_ENV = MappingProxyType(
     {
         **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), _PROXY),
         **dict.fromkeys(("NO_PROXY", "no_proxy"), _NEAR),
+        **dict.fromkeys(
+            ("CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"),
+            CERTIFICATES,
+        ),
     }
 )
-"""Tells commands where the way out begins. Who ignores it gets nowhere."""
+"""Tells commands where the way out begins and whom to trust. Who ignores it gets nowhere."""
 CHUNK = 1 << 14
 MOST_BYTES = 2 * WINDOW
 """A larger frame of a connection is no frame of ours."""
+
+
+async def equip(workspace: Workspace) -> None:
+    """Lay what a workspace with a way out needs, unless it has none. Raises as `Workspace.put`."""
+    if workspace.spec.network:
+        trusted = Path(ssl.get_default_verify_paths().cafile or certifi.where())
+        await workspace.put(CERTIFICATES, trusted.read_bytes())
 
 
 class Connection:

@@ -118,6 +118,7 @@ async def test_only_the_listed_host_is_reached_whatever_is_tried(
     assert "UNRECOGNIZED_NAME" in seen["another name in TLS"].upper(), seen
     assert other.visits == 0
     assert found["variables"] == ["HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"]
+    assert found["trusted"] > 0
     assert len(routes.stdout.splitlines()) == 1, routes
 
 
