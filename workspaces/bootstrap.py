@@ -52,7 +52,22 @@ def build(client: docker.APIClient, spec: ImageSpec, tag: str) -> None:
             ) from error
 
 
+def check_platform(client: docker.APIClient) -> None:
+    """Refuse to make an image here for an engine on another kind of machine.
+
+    Raises:
+        ImageError: says which two they are.
+    """
+    theirs = client.version(api_version=False)["Arch"]
+    if theirs != layers.architecture():
+        raise ImageError(
+            f"this machine is {layers.architecture()}, the engine {theirs}; "
+            "build the image there, with `rollmill images build`"
+        )
+
+
 def _bootstrap(client: docker.APIClient, spec: ImageSpec, tag: str, scratch: Path) -> None:
+    check_platform(client)
     if shutil.which("mmdebstrap") is None:
         raise ImageError("mmdebstrap is missing (Debian: apt-get install mmdebstrap)")
     archive = scratch / "root.tar"

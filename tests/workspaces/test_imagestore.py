@@ -10,7 +10,8 @@ from dataclasses import replace
 import docker
 import pytest
 
-from rollmill.workspaces import DiskFull, images
+from rollmill.workspaces import DiskFull, ImageError, images
+from rollmill.workspaces.bootstrap import check_platform
 from rollmill.workspaces.engine import connect
 from rollmill.workspaces.imagestore import (
     Stored,
@@ -93,3 +94,15 @@ def test_a_build_without_room_is_refused_before_it_begins(engine: docker.APIClie
     with pytest.raises(DiskFull, match=r"needs about \d+ MiB at .* `rollmill images gc`"):
         admit(engine, "huge", spec)
     admit(engine, "small", replace(spec, disk_bytes=1))
+
+
+@pytest.mark.docker
+def test_no_image_is_made_here_for_another_kind_of_machine(
+    engine: docker.APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_platform(engine)
+    here = images.tag_of("python")
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(ImageError, match="this machine is riscv64, the engine "):
+        check_platform(engine)
+    assert images.tag_of("python") != here
