@@ -6,41 +6,20 @@ speed is printed. Triton versions are not timed: on a CPU they run in an interpr
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-ROOT = Path(__file__).parent.parent.parent
+from rollmill.tests.benchmarks._frame import run
+
 HIDDEN, HEADS, KV_HEADS, DIM, ROTARY = 256, 8, 4, 32, 16
 EXPERTS, TOP_K, INNER, VOCAB, PAGE = 32, 4, 128, 4096, 16
-
-
-def main() -> int:
-    """Measure; 0 = done, 1 = a test is red."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
-    parser.add_argument("--quick", action="store_true", help="fewer tokens, one round")
-    parser.add_argument("--out", type=Path, help="also write the JSON object here")
-    options = parser.parse_args()
-    command = [sys.executable, "-m", "pytest", "-q", str(ROOT / "tests" / "kernels")]
-    if subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False).returncode:
-        print("no speed on red tests", file=sys.stderr)
-        return 1
-    text = json.dumps(measure(quick=options.quick), indent=None if options.json else 2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
-    return 0
 
 
 def measure(*, quick: bool) -> dict[str, Any]:
@@ -60,12 +39,12 @@ def _compared(name: str, arguments: tuple[Any, ...], rounds: int) -> dict[str, f
         "reference_ms": partial(getattr(import_module(f"{package}.reference"), called), *arguments),
     }
     times: dict[str, list[float]] = {version: [] for version in versions}
-    for run in versions.values():
-        run()
+    for call in versions.values():
+        call()
     for _ in range(rounds):
-        for version, run in versions.items():
+        for version, call in versions.items():
             start = time.perf_counter()
-            run()
+            call()
             times[version].append(1e3 * (time.perf_counter() - start))
     found = {version: median(each) for version, each in times.items()}
     return found | {"ratio": found["reference_ms"] / found["ours_ms"]}
@@ -103,4 +82,4 @@ def _arguments(tokens: int) -> dict[str, tuple[Any, ...]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure, ("tests/kernels",), __doc__))

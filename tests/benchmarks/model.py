@@ -6,11 +6,9 @@ greedy, so that both sides do the same work. No speed is printed when a test is 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,14 +22,15 @@ from rollmill.kernels.decode_step import library_problem
 from rollmill.model.checkpoint import save_checkpoint
 from rollmill.model.model import Model
 from rollmill.model.train.agreement import bf16_gap
-from rollmill.tests.benchmarks import _decoding, _train_step
+from rollmill.tests.benchmarks import _decoding, _spec_decode, _train_step
 from rollmill.tests.benchmarks._decoding import Generate
-from rollmill.tests.benchmarks._frame import CONFIG, DTYPES, ROOT, against, peak_bytes_of, run
+from rollmill.tests.benchmarks._frame import CONFIG, DTYPES, against, peak_bytes_of, run
 
 TESTED = (
     "tests/kernels",
     "tests/model/test_model.py",
     "tests/model/test_engine.py",
+    "tests/model/test_engine_drafts.py",
     "tests/model/train/test_optim.py",
 )
 
@@ -79,18 +78,8 @@ def measure(*, quick: bool) -> dict[str, Any]:
         **_train_step.measure(quick=quick),
         **peaks,
         "bf16_logprob_gap": asdict(bf16_gap(Model(CONFIG))),
-        **_spec_decode(quick=quick),
+        **_spec_decode.measure(quick=quick),
     }
-
-
-def _spec_decode(*, quick: bool) -> dict[str, Any]:
-    """What `spec_decode.py` finds on the bundled policy; nothing when its tests are red."""
-    command = [sys.executable, str(Path(__file__).with_name("spec_decode.py")), "--json"]
-    done = subprocess.run(
-        [*command, *["--quick"] * quick], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
-    return found
 
 
 def _figure(

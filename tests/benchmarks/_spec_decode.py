@@ -2,16 +2,12 @@
 
 Where the checkpoint brings no MTP modules, they are trained here, with its own weights frozen, on
 replies that it samples itself; the prompts measured are others. The same requests run with and
-without guesses, in turn, and must give the same tokens. No speed is printed when a test is red.
+without guesses, in turn, and must give the same tokens. A part of `model.py`.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import subprocess
-import sys
 import time
 from importlib import resources
 from pathlib import Path
@@ -30,8 +26,6 @@ from rollmill.model.model import Model
 from rollmill.model.mtp import MtpModules, mtp_from_trunk
 from rollmill.model.tokenizer import Tokenizer
 
-ROOT = Path(__file__).parent.parent.parent
-TESTED = ("tests/kernels/test_decode_step.py", "tests/model/test_engine_drafts.py")
 TOOL = ToolSpec(
     name="bash",
     description="Run a command.",
@@ -41,24 +35,6 @@ VERBS = ("Repair", "Explain", "Test", "Rename", "Speed up", "Read", "Sort", "Che
 NOUNS = ("the parser", "sheet 2", "a failing test", "the report", "main.py", "the total", "a loop")
 REPLY_TOKENS = 128
 PACK_TOKENS = 1024
-
-
-def main() -> int:
-    """Measure; 0 = done, 1 = a test is red."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
-    parser.add_argument("--quick", action="store_true", help="shorter training, one round")
-    parser.add_argument("--out", type=Path, help="also write the JSON object here")
-    options = parser.parse_args()
-    command = [sys.executable, "-m", "pytest", "-q", *TESTED]
-    if subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False).returncode:
-        print("no speed on red tests", file=sys.stderr)
-        return 1
-    text = json.dumps(measure(quick=options.quick), indent=None if options.json else 2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
-    return 0
 
 
 def measure(*, quick: bool) -> dict[str, Any]:
@@ -193,7 +169,3 @@ def _first(mtp: MtpModules, count: int) -> MtpModules:
     for ours, theirs in zip(some.modules_by_depth(), mtp.modules_by_depth(), strict=False):
         ours.load_state_dict(theirs.state_dict())
     return some
-
-
-if __name__ == "__main__":
-    sys.exit(main())
