@@ -8,6 +8,7 @@ Run it again with the same configuration to go on where it was stopped.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from ..pipelines.trajectory import Trajectory
 from . import progress
 from .config import BundleConfig, GenerateConfig
 from .generate import generate
-from .scores import Score, parsed_share, scores
+from .scores import Score, scores
 
 CARD = "model_card.md.j2"
 
@@ -46,7 +47,7 @@ CARD = "model_card.md.j2"
 async def train_bundled(config: BundleConfig) -> dict[str, Any]:
     """Make the bundled policy from nothing.
 
-    Returns: where the checkpoint lies, its pass rate by family and the share of parsed turns.
+    Returns: where the checkpoint lies, and its scores by policy and family.
     """
     config.out.mkdir(parents=True, exist_ok=True)
     with WriteLock(config.out):
@@ -71,24 +72,22 @@ async def _train_bundled(config: BundleConfig) -> dict[str, Any]:
     bundle = config.out / "bundled"
     save_checkpoint(load_model(second), bundle, torch.bfloat16)
     tokenizer.save(bundle / "tokenizer.json")
-    policy = f"bundled:{bundle}"
-    await generate(_generate(config, held_out, policy, split="held_out", n=config.held_out))
-    episodes = list(read_run(held_out))
-    by_family = scores(episodes)
-    _write_card(config, bundle, passed, by_family, parsed_share(episodes))
+    policies = (f"bundled:{bundle}", f"bundled-calls:{bundle}")
+    await generate(_generate(config, held_out, *policies, split="held_out", n=config.held_out))
+    scored = scores(read_run(held_out))
+    _write_card(config, bundle, passed, scored)
     return {
         "model": str(bundle),
         "demonstrations": len(passed),
-        "scores": {each.family: f"{each.passed}/{each.episodes}" for each in by_family},
-        "parsed_turns": parsed_share(episodes),
+        "scores": [asdict(each) for each in scored],
     }
 
 
 def _generate(
-    config: BundleConfig, out: Path, policy: str, *, split: str, n: int
+    config: BundleConfig, out: Path, *policies: str, split: str, n: int
 ) -> GenerateConfig:
     return GenerateConfig.model_validate(
-        {"out": out, "n": n, "policy": (policy,), "split": split, "seed": config.seed}
+        {"out": out, "n": n, "policy": policies, "split": split, "seed": config.seed}
     )
 
 
@@ -166,8 +165,7 @@ def _write_card(
     config: BundleConfig,
     folder: Path,
     passed: Sequence[Trajectory],
-    by_family: Sequence[Score],
-    parsed: float | None,
+    scored: Sequence[Score],
 ) -> None:
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -184,7 +182,6 @@ def _write_card(
         parameters=sum(param.numel() for param in model.parameters()),
         demonstrations=len(passed),
         sources=sorted(sources.items()),
-        scores=by_family,
-        parsed=parsed,
+        scores=scored,
     )
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")

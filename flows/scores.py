@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..pipelines.trajectory import Trajectory
@@ -10,33 +11,35 @@ from ..pipelines.trajectory import Trajectory
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """Episodes of one family."""
+    """Episodes of one policy on one family."""
 
+    policy: str
     family: str
     episodes: int
     passed: int
     unscored: int
     mean_turns: float
-
-
-def scores(rows: Sequence[Trajectory]) -> list[Score]:
-    """One line a family, in alphabetical order."""
-    families = sorted({row.family for row in rows})
-    return [_score(name, [row for row in rows if row.family == name]) for name in families]
-
-
-def parsed_share(rows: Sequence[Trajectory]) -> float | None:
+    parsed: float | None
     """The share of turns whose reply was a well-formed tool call; None = there was no turn."""
+
+
+def scores(rows: Iterable[Trajectory]) -> list[Score]:
+    """One line for each policy and family, in alphabetical order."""
+    groups: dict[tuple[str, str], list[Trajectory]] = defaultdict(list)
+    for row in rows:
+        groups[row.policy.partition(":")[0], row.family].append(row)
+    return [_score(*key, groups[key]) for key in sorted(groups)]
+
+
+def _score(policy: str, family: str, rows: Sequence[Trajectory]) -> Score:
     errors = [turn.format_error for row in rows for turn in row.turns]
-    return errors.count(None) / len(errors) if errors else None
-
-
-def _score(family: str, rows: Sequence[Trajectory]) -> Score:
     outcomes = [row.outcome for row in rows]
     return Score(
+        policy=policy,
         family=family,
         episodes=len(rows),
         passed=outcomes.count("pass"),
         unscored=outcomes.count("unscored"),
-        mean_turns=sum(len(row.turns) for row in rows) / len(rows),
+        mean_turns=len(errors) / len(rows),
+        parsed=errors.count(None) / len(errors) if errors else None,
     )
