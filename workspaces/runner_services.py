@@ -66,14 +66,24 @@ def files_of(prefix: str) -> list[str]:
     return sorted(name for name in os.listdir(SPILL_DIR) if name.startswith(prefix))
 
 
+def _opened(prefix: str) -> list[tuple[int, int]]:
+    """Where each file of a log starts, and its descriptor; none that has just gone."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+    while True:
+        names, found = files_of(prefix), []
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found.append((int(name.split(".")[1]), os.open(f"{SPILL_DIR}/{name}", flags)))
+        if found or not names:
+            return found
+
+
 def read_log(number: int, offset: int, max_bytes: int) -> tuple[int, bytes, int]:
     """What a log holds from an offset on: where that starts, the bytes, and the log's end."""
     start, found, end = offset, b"", 0
-    for name in files_of(f"service-{number}."):
-        base = int(name.split(".")[1])
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-        with open(os.open(f"{SPILL_DIR}/{name}", flags), "rb", buffering=0) as file:
-            end = base + os.fstat(file.fileno()).st_size
+    for base, fd in _opened(f"service-{number}."):
+        with open(fd, "rb", buffering=0) as file:
+            end = base + os.fstat(fd).st_size
             if not found:
                 start = max(start, base)
             file.seek(max(start + len(found) - base, 0))

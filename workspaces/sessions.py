@@ -90,18 +90,23 @@ class Service:
             NotStarted: it ended before.
         """
         give_up = time.monotonic() + timeout_s
+        seen, offset = b"", 0
         while True:
-            report = await self.report(max_bytes=MIB)
-            if match := re.search(pattern, report.text):
+            report = await self.report(offset=offset, max_bytes=MIB)
+            seen = (seen + report.data)[-2 * MIB :]
+            offset = report.start + len(report.data)
+            text = seen.decode(errors="replace")
+            if match := re.search(pattern, text):
                 return match
-            if not report.running:
+            if offset >= report.end and not report.running:
                 raise NotStarted(
                     f"expected a log that matches {pattern!r}, but the service ended with exit "
-                    f"code {report.exit_code}: {report.text[-500:]}"
+                    f"code {report.exit_code}: {text[-500:]}"
                 )
             if time.monotonic() > give_up:
                 raise TimeoutError(f"no {pattern!r} in the log within {timeout_s:g} s")
-            await asyncio.sleep(POLL_S)
+            if offset >= report.end:
+                await asyncio.sleep(POLL_S)
 
     async def send(self, data: bytes, *, timeout_s: float = 10.0) -> None:
         """Write to its standard input.

@@ -29,10 +29,6 @@ from typing import Any, Protocol
 
 os.environ.setdefault("MSWEA_SILENT_STARTUP", "1")
 
-from minisweagent.environments.docker import DockerEnvironment
-from swerex.deployment.docker import DockerDeployment
-from swerex.runtime.abstract import Command, ReadFileRequest, WriteFileRequest
-
 from rollmill.workspaces import (
     MIB,
     BwrapProvider,
@@ -55,23 +51,7 @@ FILE = "x" * 99_999 + "\n"
 SPEC = WorkspaceSpec(image="python", limits=Limits(memory_bytes=512 * MIB))
 REX_SITE = "/opt/swerex"
 TRUE = "true"
-VICTIM = """
-import asyncio, sys
-from rollmill.workspaces import DockerProvider, PooledProvider, WorkspaceSpec, opened
-
-async def work(provider):
-    while True:
-        async with opened(provider, WorkspaceSpec(image="python")) as workspace:
-            await workspace.exec(["sleep", "0.05"])
-
-async def main():
-    provider = PooledProvider(DockerProvider(run_id=sys.argv[1]))
-    await provider.prepare(["python"])
-    print("ready", flush=True)
-    await asyncio.gather(*(work(provider) for _ in range(3)))
-
-asyncio.run(main())
-"""
+VICTIM = str(Path(__file__).with_name("_victim.py"))
 
 
 class Box(Protocol):
@@ -104,6 +84,8 @@ class Mini:
     """It has no files of its own: they go through `docker cp`."""
 
     def __init__(self, image: str) -> None:
+        from minisweagent.environments.docker import DockerEnvironment  # an extra: not for --help
+
         self.environment = DockerEnvironment(image=image, cwd="/tmp")
 
     async def run(self, script: str) -> None:
@@ -128,18 +110,21 @@ class Mini:
 
 
 class Rex:
-    def __init__(self, deployment: DockerDeployment) -> None:
-        self.runtime = deployment.runtime
+    def __init__(self, deployment: Any) -> None:
+        from swerex.runtime import abstract
+
+        self.runtime, self.words = deployment.runtime, abstract
 
     async def run(self, script: str) -> None:
-        command = Command(command=["bash", "-c", script], check=True, timeout=60)
+        command = self.words.Command(command=["bash", "-c", script], check=True, timeout=60)
         await self.runtime.execute(command)
 
     async def put(self, path: str, text: str) -> None:
-        await self.runtime.write_file(WriteFileRequest(path=path, content=text))
+        await self.runtime.write_file(self.words.WriteFileRequest(path=path, content=text))
 
     async def get(self, path: str) -> str:
-        return str((await self.runtime.read_file(ReadFileRequest(path=path))).content)
+        request = self.words.ReadFileRequest(path=path)
+        return str((await self.runtime.read_file(request)).content)
 
 
 async def docker(*arguments: str) -> None:
@@ -150,6 +135,8 @@ async def docker(*arguments: str) -> None:
 
 def openers(provider: Provider, image: str) -> dict[str, Opener]:
     """How each of the three opens a box."""
+    from swerex.deployment.docker import DockerDeployment
+
     rex = rex_image(image)
 
     @asynccontextmanager
@@ -300,7 +287,7 @@ def leaks_after_kill9(kills: int) -> int:
     leaked, chance = 0, random.Random(0)
     for number in range(kills):
         run_id = f"bench-kill-{os.getpid()}-{number}"
-        command = [sys.executable, "-c", VICTIM, run_id]
+        command = [sys.executable, VICTIM, run_id]
         with subprocess.Popen(command, stdout=subprocess.PIPE, cwd="/") as victim:
             assert victim.stdout is not None
             victim.stdout.readline()

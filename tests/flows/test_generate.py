@@ -91,7 +91,11 @@ def test_ctrl_c_stops_without_traceback_and_can_go_on(flags: list[str], tmp_path
     out = tmp_path / "run"
     words = ["generate", *flags, "--out", str(out)]
     stopped = subprocess.Popen(
-        [ROLLMILL, *words], env=environment(), stderr=subprocess.PIPE, text=True
+        [ROLLMILL, *words],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # `make test &` ignores it
     )
     _await(lambda: (out / "run.json").exists(), "the run is open")
     time.sleep(1.0)

@@ -58,7 +58,10 @@ def volumes_of(engine: docker.APIClient, **filters: str) -> set[str]:
 def other(engine: docker.APIClient) -> Iterator[str]:
     """Our own image as somebody else may have made it: Python elsewhere, and traps."""
     name = f"rollmill-test-other:{os.getpid()}"
-    made = engine.create_container(images.ensure(engine, "python"), ["sh", "-c", MOVE], user="0")
+    closed = engine.create_host_config(network_mode="none")
+    made = engine.create_container(
+        images.ensure(engine, "python"), ["sh", "-c", MOVE], user="0", host_config=closed
+    )
     engine.start(made["Id"])
     assert engine.wait(made["Id"])["StatusCode"] == 0
     engine.commit(made["Id"], repository=name.split(":")[0], tag=name.split(":")[1], changes=TRAPS)
