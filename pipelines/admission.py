@@ -56,7 +56,7 @@ class Plan:
 
 
 FULL = Plan()
-QUICK = Plan(runs=2, cheats=2, mutants=3, alternatives=False)
+QUICK = Plan(runs=2, cheats=2, mutants=3, alternatives=False, at_once=2)
 """While tasks are made: each tries another part of the battery, so that a run tries all of it."""
 
 PLANS = {"quick": QUICK, "full": FULL}
