@@ -62,10 +62,13 @@ def other(engine: docker.APIClient) -> Iterator[str]:
     made = engine.create_container(
         images.ensure(engine, "python"), ["sh", "-c", MOVE], user="0", host_config=closed
     )
-    engine.start(made["Id"])
-    assert engine.wait(made["Id"])["StatusCode"] == 0
-    engine.commit(made["Id"], repository=name.split(":")[0], tag=name.split(":")[1], changes=TRAPS)
-    engine.remove_container(made["Id"], v=True)
+    repository, _, tag = name.partition(":")
+    try:
+        engine.start(made["Id"])
+        assert engine.wait(made["Id"])["StatusCode"] == 0
+        engine.commit(made["Id"], repository=repository, tag=tag, changes=TRAPS)
+    finally:
+        engine.remove_container(made["Id"], v=True, force=True)
     before = volumes_of(engine)
     yield f"docker:{name}"
     for volume in volumes_of(engine) - before:
