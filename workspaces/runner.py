@@ -49,7 +49,7 @@ from .runner_process import (
     set_dumpable,
     spawn,
 )
-from .runner_reset import state, wipe
+from .runner_reset import Look, wipe
 
 FRAME = struct.Struct(">II")
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Runner:
         self.requests, self.replies, self.config = requests, replies, config
         self.commands, self.oom_kills = 0, oom_kills()
         self.services: ServiceCalls | None = None
+        self.look = Look()
         self.wake, wake_end = os.pipe()
         for fd in (self.wake, wake_end):
             os.set_blocking(fd, False)
@@ -73,7 +74,7 @@ class Runner:
 
     def serve(self) -> None:
         """Answer until the host is gone."""
-        self.reply({"state": state()})
+        self.reply({"state": self.look.state()})
         while True:
             header, payload = self.receive()
             name = header.pop("op")
@@ -132,7 +133,7 @@ class Runner:
         wipe()
         self.commands = 0
         limit_lifetime(self.config["lifetime_s"])
-        return {"state": state()}, b""
+        return {"state": self.look.state()}, b""
 
     def on_exec(
         self, stdin: bytes, *, argv: list[str], env: dict[str, str], cwd: str, timeout_s: float

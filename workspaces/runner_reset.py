@@ -56,22 +56,63 @@ def _empty(folder: str) -> None:
                 os.unlink(entry.path)
 
 
-def state() -> dict[str, str]:
-    """What is there that a command may have left, each thing under its name."""
-    found = {place: _place(place) for place in PLACES}
-    found["devices"] = " ".join(map(_device, sorted(os.listdir("/dev"))))
-    found["processes"] = " ".join(sorted(name for name in os.listdir("/proc") if name.isdigit()))
-    for table in ("sysvipc/msg", "sysvipc/sem", "sysvipc/shm", *_SOCKETS):  # a header, then entries
+class Look:
+    """Looks at the workspace; two looks are equal where nothing was left between them."""
+
+    def __init__(self) -> None:
+        self._tcp: tuple[list[str], dict[str, str]] = [], {}
+        """What TCP had done at the last walk through its tables, and what stood there."""
+
+    def state(self) -> dict[str, str]:
+        """What is there that a command may have left, each thing under its name."""
+        found = {place: _place(place) for place in PLACES}
+        found["devices"] = " ".join(map(_device, sorted(os.listdir("/dev"))))
+        found["processes"] = " ".join(sorted(filter(str.isdigit, os.listdir("/proc"))))
+        found |= _lengths("sysvipc/msg", "sysvipc/sem", "sysvipc/shm", *_SOCKETS)
+        found |= self._connections()
+        with open("/proc/self/mountinfo") as mounts:
+            found["mounts"] = mounts.read()
+        found["descriptors"] = str(len(os.listdir("/proc/self/fd")))
+        return found
+
+    def _connections(self) -> dict[str, str]:
+        """TCP's tables. The kernel takes milliseconds for them, so only where TCP was used."""
+        done = _tcp_done()
+        if not done or done != self._tcp[0]:
+            self._tcp = done, _lengths("net/tcp", "net/tcp6")
+        return self._tcp[1]
+
+
+_SOCKETS = ("net/udp", "net/udp6", "net/unix")
+"""As TCP's, whose closed connections hold their ports for a minute, these outlive processes."""
+
+
+def _lengths(*tables: str) -> dict[str, str]:
+    found = {}
+    for table in tables:  # a header, then entries
         with contextlib.suppress(FileNotFoundError), open(f"/proc/{table}") as lines:
             found[table] = f"{len(lines.readlines())} lines"
-    with open("/proc/self/mountinfo") as mounts:
-        found["mounts"] = mounts.read()
-    found["descriptors"] = str(len(os.listdir("/proc/self/fd")))
     return found
 
 
-_SOCKETS = tuple(f"net/{kind}" for kind in ("tcp", "tcp6", "udp", "udp6", "unix"))
-"""A closed connection holds its port for a minute, so these outlive processes."""
+def _tcp_done() -> list[str]:
+    """All that TCP counts here, its sockets at work and those that wait to be forgotten too.
+
+    Whatever makes or ends an entry of its tables changes one of these. Empty where the kernel does
+    not tell. What it counts for the whole machine is left out.
+    """
+    found = []
+    try:
+        with open("/proc/net/snmp") as lines:
+            found += [line for line in lines if line.startswith("Tcp:")]
+        with open("/proc/net/sockstat") as lines:
+            words = next(line.split() for line in lines if line.startswith("TCP:"))
+        found += [words[words.index(name) + 1] for name in ("inuse", "tw")]
+        with contextlib.suppress(FileNotFoundError), open("/proc/net/sockstat6") as lines:
+            found += [line for line in lines if line.startswith("TCP6:")]
+    except (OSError, StopIteration, ValueError):
+        return []
+    return found
 
 
 def _device(name: str) -> str:

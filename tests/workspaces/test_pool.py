@@ -170,6 +170,30 @@ def test_what_cannot_be_undone_is_thrown_away(pool: Pool, what: str) -> None:
     assert pool.provider.counts["doubted"] == before + 1
 
 
+RESET = """python3 - <<< '
+import socket, struct
+for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+    s = socket.create_server((host, 8000), family=family)
+    c = socket.create_connection((host, 8000)); a, _ = s.accept()
+    c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    c.close(); a.close(); s.close()
+'"""
+"""Connections that end by a reset, and so leave nothing in the kernel's tables."""
+
+
+def test_tcp_that_left_nothing_costs_no_workspace_and_hides_nothing_later(pool: Pool) -> None:
+    async def names() -> list[str]:
+        found = []
+        for script in ("true", RESET, HOSTILE[-2], "true"):
+            async with opened(pool.provider, SPEC) as workspace:
+                found.append(await name_of(workspace))
+                assert (await attack(workspace, script)).exit_code == 0
+        return found
+
+    untouched, reset, held, after = pool.runner.run(names())
+    assert untouched == reset == held != after
+
+
 @pytest.fixture
 async def own() -> AsyncIterator[PooledProvider]:
     run_id = f"own-pool-{os.getpid()}"
