@@ -1,7 +1,8 @@
 """The flow `train-bundled`: the recipe of the policy that ships with the package.
 
-Gold demonstrations from the training sources, a tokenizer, pre-training on repair drills,
-supervised fine-tuning on the demonstrations, an honest score on held-out sources, a model card.
+Gold demonstrations from the training sources, a tokenizer, pre-training on repair drills and whole
+conversations, supervised fine-tuning on the agent's turns, an honest score on held-out sources, a
+model card.
 Run it again with the same configuration to go on where it was stopped.
 """
 
@@ -33,7 +34,10 @@ from ..pipelines.pretraining import (
     learn_tokenizer,
     renamed_copies,
     standard_library,
+    whole_samples,
+    with_recall,
 )
+from ..pipelines.renaming import Row
 from ..pipelines.trajectory import Trajectory
 from . import progress
 from .config import BundleConfig, GenerateConfig
@@ -60,15 +64,27 @@ async def _train_bundled(config: BundleConfig) -> dict[str, Any]:
     passed = [row for row in read_run(demos) if row.outcome == "pass"]
     conversations = drills(standard_library(), seed=config.seed)
     tokenizer = _tokenizer(config, conversations, passed)
+    rows = _demonstrations(config, demos)
+    limit = config.max_sample_tokens
+    read = [
+        *drill_samples(conversations, tokenizer, max_tokens=limit),
+        *whole_samples(rows, tokenizer, max_tokens=limit),
+    ]
     first = _stage(
         config,
         "pretraining",
-        Model(_shape(config, tokenizer)),
+        _untrained(config, tokenizer),
         tokenizer,
-        drill_samples(conversations, tokenizer, max_tokens=config.max_sample_tokens),
+        with_recall(read, tokenizer, share=config.recall_share, seed=config.seed),
     )
-    learned = _learned(config, demos, tokenizer)
-    second = _stage(config, "demonstrations", load_model(first), tokenizer, learned)
+    said = [sample for row in rows for sample in samples_from_row(row, tokenizer)]
+    second = _stage(
+        config,
+        "demonstrations",
+        load_model(first),
+        tokenizer,
+        with_recall(said, tokenizer, share=config.recall_share / 3, seed=config.seed + 1),
+    )
     bundle = config.out / "bundled"
     save_checkpoint(load_model(second), bundle, torch.bfloat16)
     tokenizer.save(bundle / "tokenizer.json")
@@ -106,10 +122,13 @@ def _tokenizer(
     return Tokenizer.load(file)
 
 
-def _shape(config: BundleConfig, tokenizer: Tokenizer) -> ModelConfig:
-    """Small enough for two CPU cores; every part of M2's architecture is in it."""
+def _untrained(config: BundleConfig, tokenizer: Tokenizer) -> Model:
+    """Small enough for two CPU cores; every part of M2's architecture is in it.
+
+    The head starts as a copy of the embedding, so that to copy a token is easy from the start.
+    """
     torch.manual_seed(config.seed)
-    return ModelConfig(
+    shape = ModelConfig(
         vocab_size=config.vocab_size,
         hidden_size=192,
         num_hidden_layers=4,
@@ -126,12 +145,16 @@ def _shape(config: BundleConfig, tokenizer: Tokenizer) -> ModelConfig:
         eos_token_id=tokenizer.eos_id,
         pad_token_id=tokenizer.pad_id,
     )
+    model = Model(shape)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.model.embed_tokens.weight)
+    return model
 
 
-def _learned(config: BundleConfig, demos: Path, tokenizer: Tokenizer) -> list[Sample]:
+def _demonstrations(config: BundleConfig, demos: Path) -> list[Row]:
+    """What passed, and its copies under other names."""
     rows = [row for row in read_rows(demos) if row["outcome"] == "pass"]
-    copies = renamed_copies(rows, each=config.renamed_copies, seed=config.seed)
-    return [sample for row in (*rows, *copies) for sample in samples_from_row(row, tokenizer)]
+    return [*rows, *renamed_copies(rows, each=config.renamed_copies, seed=config.seed)]
 
 
 def _stage(

@@ -132,13 +132,16 @@ class BundleConfig(BaseModel):
     out: Path
     demos: int = Field(default=300, ge=2)
     """Tasks from training sources to learn from, split evenly over the families."""
-    renamed_copies: int = Field(default=7, ge=0)
+    renamed_copies: int = Field(default=15, ge=0)
     """Of each demonstration, under other names: see `pipelines/renaming.py`."""
+    recall_share: float = Field(default=0.15, ge=0, lt=1)
+    """Of the tokens of the pre-training, random runs to be recalled (`pipelines/recall.py`); a
+    third of it later."""
     held_out: int = Field(default=40, ge=2)
     """Tasks from held-out sources to be scored on."""
     vocab_size: int = Field(default=3072, ge=512)
-    pretraining_steps: int = Field(default=1500, ge=1)
-    sft_steps: int = Field(default=1700, ge=1)
+    pretraining_steps: int = Field(default=4000, ge=1)
+    sft_steps: int = Field(default=3000, ge=1)
     batch_tokens: int = Field(default=4096, ge=64)
     max_sample_tokens: int = Field(default=4096, ge=16)
     lr: float = Field(default=3e-3, gt=0)

@@ -1,5 +1,5 @@
-"""What the policy learns from besides demonstrations: repair drills, and copies of demonstrations
-under other names.
+"""What the policy learns from besides demonstrations: repair drills, copies of demonstrations under
+other names, and random runs to recall.
 
 The texts are those of the running interpreter's standard library (PSF licence). Nothing here is
 executed or verified, and nothing of it enters a dataset.
@@ -17,8 +17,9 @@ import numpy as np
 from ..model import Message
 from ..model.chat import render, render_text
 from ..model.tokenizer import Tokenizer
-from ..model.train.samples import Sample
+from ..model.train.samples import Sample, samples_from_row
 from .coding.drills import repair_drills
+from .recall import recall_samples
 from .renaming import Row, names_by_source, renamed, vocabulary
 from .rollout.agent import Agent
 from .trajectory import Trajectory
@@ -27,6 +28,8 @@ MAX_FILE_CHARS = 120_000
 SYSTEM = "You are an agent."
 """Of the drills: short, because the offer of tools would be half of every one of them."""
 LEFT_OUT = {"site-packages", "idlelib", "lib2to3", "test", "tests", "turtledemo"}
+LONGEST_RUN = 300
+"""Tokens of a run to recall."""
 TOKENIZER_SHARE = 1500
 """Drills that the tokenizer learns from, and at most as many demonstrations."""
 
@@ -64,6 +67,31 @@ def drill_samples(
         for ids in rendered
         if len(ids) <= max_tokens
     ]
+
+
+def whole_samples(
+    rows: Iterable[Row], tokenizer: Tokenizer, *, max_tokens: int
+) -> Iterator[Sample]:
+    """Conversations to pre-train on: every token learned, and no offer of tools, which is the same
+    in each; longer ones lose their end.
+    """
+    for row in rows:
+        system = {"role": "system", "content": SYSTEM}
+        spoken = [message for message in row["messages"] if message["role"] != "system"]
+        brief = {"messages": [system, *spoken]}
+        for sample in samples_from_row(brief, tokenizer):
+            ids = sample.ids[:max_tokens]
+            yield Sample(ids=ids, trainable=np.ones(len(ids), np.bool_))
+
+
+def with_recall(
+    samples: Sequence[Sample], tokenizer: Tokenizer, *, share: float, seed: int
+) -> list[Sample]:
+    """`samples`, and so many runs to recall that they are `share` of all tokens."""
+    tokens = round(sum(map(len, samples)) * share / (1 - share))
+    words = [each for each in range(tokenizer.vocab_size) if tokenizer.special(each) is None]
+    runs = recall_samples(words, tokens=tokens, longest=LONGEST_RUN, seed=seed)
+    return [*samples, *runs]
 
 
 def renamed_copies(rows: Sequence[Row], *, each: int, seed: int) -> Iterator[Row]:
