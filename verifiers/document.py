@@ -35,7 +35,7 @@ class DocumentVerifier:
     """
 
     name: ClassVar[str] = "document"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     async def verify(
         self, workspace: Workspace, spec: VerifierSpec, hidden: Mapping[str, bytes]

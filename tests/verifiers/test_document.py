@@ -53,6 +53,7 @@ EXPECTED: dict[str, Any] = {
     "sections": ["Risks"],
 }
 PAGES = {"pages": [1, 1]}
+NOT_SEEN = "contains prices may rise contains Staff may leave"
 DAMAGES = {
     "nothing done": ("", "contains prices may rise contains Staff may leave absent None are known"),
     "another paragraph": (WORK + 'p[3].runs[0].text = "Sales of 2024 follow."', "unchanged"),
@@ -62,6 +63,14 @@ DAMAGES = {
     "margin": (WORK + "d.sections[0].left_margin //= 2", "other parts"),
     "style": (WORK + 'd.styles["Normal"].font.size = docx.shared.Pt(7)', "other parts"),
     "heading renamed": (WORK + 'p[4].text = "Dangers"', ""),
+    "hidden": (WORK + "for each in d.paragraphs[-2:]: each.runs[0].font.hidden = True", NOT_SEEN),
+    "hidden by its style": (
+        WORK
+        + "base = d.styles.add_style('Base', 2); base.font.hidden = True\n"
+        + "odd = d.styles.add_style('Odd', 2); odd.base_style = base\n"
+        + "for each in d.paragraphs[-2:]: each.runs[0].style = odd",
+        NOT_SEEN,
+    ),
     "written elsewhere": ('p[0].insert_paragraph_before("Prices may rise. Staff may leave.")', ""),
     "second page": (WORK + "d.add_page_break()\nd.add_paragraph('More.')", "pages"),
     "too small": (WORK + "p[-1].runs[0].font.size = docx.shared.Pt(2)", "readable size"),

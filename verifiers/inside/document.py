@@ -1,6 +1,7 @@
 """Reads a .docx: its blocks in order, with tracked changes both ways, and what is not a block.
 
-Text is read with all tracked changes accepted, and again with all of them rejected.
+Text is read with all tracked changes accepted, and again with all of them rejected. Hidden text is
+not read; text in the colour of its ground is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .rendering import render
 
 FILTER = "MS Word 2007 XML"
 MAX_BLOCKS = 5000
+MAX_STYLE_DEPTH = 30
 RUN_LOOKS = ("b", "i", "u", "strike", "sz", "color", "highlight", "vertAlign")
 ADDED, REMOVED = ("ins", "moveTo"), ("del", "moveFrom")
 TOLD = {"header": "header", "footer": "footer", "comments": "comments", "footnotes": "footnotes"}
@@ -44,8 +46,11 @@ def document(path: Path) -> dict[str, Any]:
     with parsing("document"):
         archive = parts_of(path)
         main_part = next((t for _, kind, t in related(archive, "") if kind == "officeDocument"), "")
+        sheet = next((t for _, kind, t in related(archive, main_part) if kind == "styles"), "")
+        styles = list(named(tree(archive[sheet]), "style")) if sheet in archive else []
         body = next(named(tree(archive[main_part]), "body"))
-        names = _styles(archive, main_part)
+        _take_out_hidden(body, _hiding(styles))
+        names = _names(styles)
         blocks = [_block(element, names) for element in _blocks(body)]
         if len(blocks) > MAX_BLOCKS:
             raise Refusal("too_big", f"it has {len(blocks)} blocks, over {MAX_BLOCKS}")
@@ -125,14 +130,51 @@ def _look(paragraph: Element) -> str:
     return " | ".join([aligned, *told]).strip(" |")
 
 
-def _styles(archive: dict[str, bytes], part: str) -> dict[str, str]:
-    target = next((t for _, kind, t in related(archive, part) if kind == "styles"), "")
-    if target not in archive:
-        return {}
+def _names(styles: list[Element]) -> dict[str, str]:
     return {
         attribute(style, "styleId"): next((attribute(n, "val") for n in named(style, "name")), "")
-        for style in named(tree(archive[target]), "style")
+        for style in styles
     }
+
+
+def _hiding(styles: list[Element]) -> frozenset[str]:
+    """The styles whose text is hidden, by themselves or by the style they are based on."""
+    said = {attribute(style, "styleId"): _vanishes(style) for style in styles}
+    based = {
+        attribute(style, "styleId"): next(
+            (attribute(e, "val") for e in named(style, "basedOn")), ""
+        )
+        for style in styles
+    }
+
+    def hides(style: str, depth: int = MAX_STYLE_DEPTH) -> bool:
+        if style not in said or not depth:
+            return False
+        own = said[style]
+        return hides(based[style], depth - 1) if own is None else own
+
+    return frozenset(filter(hides, said))
+
+
+def _vanishes(element: Element) -> bool | None:
+    """Whether it says that its text is hidden; None = it says nothing."""
+    mark = next(named(element, "vanish"), None)
+    return None if mark is None else attribute(mark, "val") not in ("0", "false", "off")
+
+
+def _take_out_hidden(body: Element, hiding: frozenset[str]) -> None:
+    """Remove the runs that no reader sees."""
+    for paragraph in list(named(body, "p")):
+        below = hiding.intersection(attribute(e, "val") for e in named(paragraph, "pStyle"))
+        for parent in list(paragraph.iter()):
+            for run in [each for each in parent if local(each) == "r"]:
+                marks = next((e for e in run if local(e) == "rPr"), run)
+                own = None if marks is run else _vanishes(marks)
+                styled = below or hiding.intersection(
+                    attribute(e, "val") for e in named(marks, "rStyle")
+                )
+                if own or (own is None and styled):
+                    parent.remove(run)
 
 
 def _parts(archive: dict[str, bytes], part: str, body: Element) -> Iterator[tuple[str, str]]:
