@@ -19,9 +19,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import images, wheelhouse
-from .channel import RunnerWorkspace, runner_argv
+from .channel import RunnerWorkspace
 from .errors import EngineUnavailable, ImageError
 from .network import PROXY_ENV, equip
+from .program import runner_argv
 from .proxy import pins_of_environment, way_out
 from .types import MIB, WORKDIR, Limits, WorkspaceSpec
 
@@ -78,13 +79,13 @@ class BwrapProvider:
             *(() if self._cgroups else NO_CGROUPS),
         )
         self._sites: dict[str, Path] = {}
-        self._python = ""
+        self._bwrap = self._python = ""
         self._open: set[RunnerWorkspace] = set()
 
     async def prepare(self, names: Sequence[str]) -> dict[str, str]:
         """See `Provider.prepare`."""
         if not self._python:
-            self._python = await asyncio.to_thread(usable)
+            self._bwrap, self._python = await asyncio.to_thread(usable)
         for name in names:
             if name not in self._sites:
                 self._sites[name] = await asyncio.to_thread(site_packages, name, self._python)
@@ -162,7 +163,7 @@ class BwrapProvider:
             }
         )
         return [
-            "/usr/bin/env", "bwrap",
+            self._bwrap,
             "--unshare-all", "--unshare-user", "--disable-userns", "--uid", "1000", "--gid", "1000",
             "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL",
             "--clearenv", "--hostname", "workspace",
@@ -209,22 +210,23 @@ def _host_view(python: str, site: Path) -> list[str]:
     return view
 
 
-def usable() -> str:
-    """The Python for workspaces, once bubblewrap is known to work. Blocks.
+def usable() -> tuple[str, str]:
+    """Bubblewrap and the Python for workspaces, once they are known to work. Blocks.
 
     Raises:
         EngineUnavailable: bubblewrap is missing or may not make namespaces.
     """
-    if shutil.which("bwrap") is None:
+    program = shutil.which("bwrap")
+    if program is None:
         raise EngineUnavailable("bubblewrap is missing (Debian: apt-get install bubblewrap)")
-    probe = ["bwrap", "--unshare-all", "--unshare-user", "--ro-bind", "/", "/", "/bin/true"]
+    probe = [program, "--unshare-all", "--unshare-user", "--ro-bind", "/", "/", "/bin/true"]
     tried = subprocess.run(probe, capture_output=True, text=True, check=False)
     if tried.returncode != 0:
         raise EngineUnavailable(
             f"bubblewrap may not make namespaces here: {tried.stderr.strip()}; "
             "allow unprivileged user namespaces, or use a Docker Engine"
         )
-    return _python()
+    return program, _python()
 
 
 def _python() -> str:

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import resource
 import struct
-import zlib
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from .client import RunnerClient
 from .errors import DiskFull, FileRefused, NotStarted, WorkspaceError, WorkspaceGone
-from .types import Limits, WorkspaceSpec
+from .types import WorkspaceSpec
 
 FRAME = struct.Struct(">II")
 READY_S = 60.0
 RENEW_S = 5.0
 """A workspace that takes longer to be emptied is not worth it."""
-PARTS = (
-    "runner",
-    "runner_archive",
-    "runner_calls",
-    "runner_files",
-    "runner_net",
-    "runner_output",
-    "runner_process",
-    "runner_reset",
-    "runner_services",
-    "runner_shell",
-)
-NO_RLIMITS: Mapping[int, int] = MappingProxyType({})
 BASE_ENV = {
     "HOME": "/home/agent",
     "USER": "agent",
@@ -43,62 +25,6 @@ BASE_ENV = {
     "TERM": "dumb",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-
-
-_BOOT = """
-import base64,json,sys,zlib
-sources=json.loads(zlib.decompress(base64.b85decode(SOURCES)))
-class Box:
-    def find_spec(name,path=None,target=None):
-        if name=="box" or name.startswith("box."):
-            return type(sys.__spec__)(name,Box,is_package=name=="box")
-    def create_module(spec):
-        return None
-    def exec_module(module):
-        name=module.__name__.partition(".")[2]
-        if name:
-            exec(compile(sources[name],name+".py","exec"),module.__dict__)
-sys.meta_path.insert(0,Box)
-from box.runner import main
-main()
-"""
-"""Makes the sources into modules of a package `box`, each when it is first imported."""
-
-
-@cache
-def _program() -> str:
-    here = Path(__file__).parent
-    sources = {name: (here / f"{name}.py").read_text() for name in PARTS}
-    packed = base64.b85encode(zlib.compress(json.dumps(sources).encode(), 9))
-    return _BOOT.replace("SOURCES", repr(packed))
-
-
-def runner_argv(
-    limits: Limits,
-    *,
-    python: str = "/usr/bin/python3",
-    rlimits: Mapping[int, int] = NO_RLIMITS,
-    network: bool = False,
-) -> list[str]:
-    """The command line of a workspace's first process: it carries the runner's source.
-
-    Args:
-        network: the stream also carries connections, see `network.py`.
-        rlimits: `resource.RLIMIT_*` -> value for the commands, where no cgroup does it.
-    """
-    config = {
-        "lifetime_s": limits.lifetime_s,
-        "output_bytes": limits.output_bytes,
-        "spill_bytes": limits.tmp_bytes // 8,
-        "rlimits": list({**_always(limits), **rlimits}.items()),
-        "network": network,
-    }
-    return [python, "-I", "-S", "-c", _program(), json.dumps(config)]
-
-
-def _always(limits: Limits) -> dict[int, int]:
-    """What no cgroup limits. A core may be handed to a program of the host, so there is none."""
-    return {resource.RLIMIT_NOFILE: limits.open_files, resource.RLIMIT_CORE: 0}
 
 
 class Writer(Protocol):

@@ -17,13 +17,14 @@ import docker
 import docker.errors
 
 from . import images
-from .channel import RunnerWorkspace, runner_argv
+from .channel import RunnerWorkspace
 from .dialling import address_of, attach, way_to
 from .engine import ENGINE_ERRORS, connect, knock
 from .errors import EngineUnavailable
 from .foreign import LOADER, PYTHON, Foreign, fitted, is_foreign
 from .ledger import LEDGER_ERRORS, Guard, Ledger
 from .network import PROXY_ENV, equip
+from .program import runner_argv
 from .proxy import pins_of_environment, way_out
 from .reaper import default_ledger, held, labels, reap, remove
 from .tunnel import Tunnel

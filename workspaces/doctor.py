@@ -36,7 +36,7 @@ def _mmdebstrap() -> Finding:
 
 def _bwrap() -> Finding:
     try:
-        python = usable()
+        _, python = usable()
     except EngineUnavailable as error:
         return Finding(name="bwrap", ok=False, detail=str(error), fix="apt-get install bubblewrap")
     return Finding(name="bwrap", ok=True, detail=f"works, with {python}")

@@ -17,7 +17,9 @@ log = logging.getLogger(__name__)
 
 PROVIDERS: dict[str, Callable[[str, int | None], Provider]] = {
     "docker": lambda run_id, starts: PooledProvider(_engines(run_id), starts=starts),
-    "bwrap": lambda run_id, starts: BwrapProvider(run_id=run_id),
+    "bwrap": lambda run_id, starts: PooledProvider(
+        BwrapProvider(run_id=run_id), starts=starts, reuses=1
+    ),
 }
 """Name -> what opens workspaces, given the id of the run and how many may be started at once."""
 

@@ -20,8 +20,6 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any
 
 from .runner_files import (
     WORKDIR,
@@ -36,7 +34,6 @@ from .runner_files import (
     split,
     write,
 )
-from .runner_net import carried
 from .runner_output import CHUNK, SPILL_DIR, Spill, Stream, Work, take
 from .runner_process import (
     end_everyone,
@@ -51,10 +48,14 @@ from .runner_process import (
 )
 from .runner_reset import Look, wipe
 
-FRAME = struct.Struct(">II")
+TYPE_CHECKING = False  # checkers know it by its name; to import `typing` costs 2 ms at each start
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import IO, Any
+
     from .runner_calls import ServiceCalls
 
+FRAME = struct.Struct(">II")
 LAST_WORDS_S = 0.1  # for output of children that outlive the command itself
 
 
@@ -291,5 +292,9 @@ def main() -> None:
         set_dumpable(False)
         leave_keys()
     os.makedirs(SPILL_DIR, exist_ok=True)
-    requests, replies = carried(*ends) if config["network"] else ends
+    requests, replies = ends
+    if config["network"]:
+        from .runner_net import carried
+
+        requests, replies = carried(*ends)
     Runner(os.fdopen(requests, "rb"), os.fdopen(replies, "wb"), config).serve()

@@ -13,7 +13,10 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
+
+TYPE_CHECKING = False  # as in `runner.py`
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 WORKDIR = "/workspace"
 WRITABLE = (WORKDIR, "/tmp", "/home/agent")

@@ -11,7 +11,10 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Any
+
+TYPE_CHECKING = False  # as in `runner.py`
+if TYPE_CHECKING:
+    from typing import Any
 
 SPILL_DIR = "/tmp/.output"
 SPILLS_KEPT = 4
