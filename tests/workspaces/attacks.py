@@ -154,6 +154,20 @@ for name in ("exe", "root", "cwd", "fd/0", "fd/3"):
     attempt(name, os.readlink, f"/proc/1/{name}")
 """
     ),
+    "whoever starts commands": python(
+        """
+for name in os.listdir("/proc"):
+    if name.isdigit() and int(name) not in (1, os.getpid()):
+        number = int(name)
+        attempt("killed", os.kill, number, 19)
+        attempt("limits", resource.prlimit, number, resource.RLIMIT_NOFILE, (3, 3))
+        attempt("priority", os.setpriority, os.PRIO_PROCESS, number, 19)
+        attempt("affinity", os.sched_setaffinity, number, {0})
+        attempt("traced", libc.ptrace, 16, number, 0, 0)
+        for file in ("mem", "environ", "fd/0", "fd/3", "oom_score_adj"):
+            attempt(file, os.open, f"/proc/{name}/{file}", os.O_RDWR)
+"""
+    ),
     "the runner's limits": python(
         """
 attempt("limits", resource.prlimit, 1, resource.RLIMIT_NOFILE, (3, 3))
