@@ -45,11 +45,16 @@ inline vf load_start(const W* p, int count) {
   return load(lanes);
 }
 inline void store(float* p, vf x) { *reinterpret_cast<vf*>(p) = x; }
-inline void store(bf16* p, vf x) {  // as `narrow`
+inline void store(bf16* p, vf x) {  // as `narrow`, but that hardware makes denormals zero
+#ifdef __AVX512BF16__
+  __m256bh rounded = _mm512_cvtneps_pbh((__m512)x);
+  std::memcpy(p, &rounded, sizeof rounded);
+#else
   vu bits = (vu)x;
   vu rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   rounded = x == x ? rounded : 0x7fc0u + (vu){};
   *reinterpret_cast<vh*>(p) = __builtin_convertvector(rounded, vh);
+#endif
 }
 template <class W>
 inline void store_start(W* p, vf x, int count) {
@@ -75,6 +80,19 @@ inline float folded(vf x, F f) {
 inline float sum(vf x) {
   return folded(x, [](auto a, auto b) { return a + b; });
 }
+// Four such sums at once, each added in the order of `sum`.
+inline void sum_four(vf a, vf b, vf c, vf d, float* out) {
+  auto halves = [](vf x, vf y) {
+    return __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+           __builtin_shufflevector(x, y, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+  };
+  vf x = halves(a, b), y = halves(c, d);
+  x = __builtin_shufflevector(x, y, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+      __builtin_shufflevector(x, y, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+  x += __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+  x += __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+  out[0] = x[0], out[1] = x[4], out[2] = x[8], out[3] = x[12];
+}
 inline float largest(vf x) {
   return folded(x, [](auto a, auto b) { return a < b ? b : a; });
 }
@@ -89,9 +107,14 @@ inline bool any_above(vf x, float limit) {
 
 inline vf exp_of(vf x) {  // relative error below 2e-7 within [-87, 88], which bound x
   vf zero = {}, low = zero - 87.0f, high = zero + 88.0f;
+#ifdef __AVX512F__  // which takes the second operand where one is no number
+  x = (vf)_mm512_min_ps((__m512)high, _mm512_max_ps((__m512)low, (__m512)x));
+  vf whole = (vf)_mm512_roundscale_ps((__m512)(x * 1.44269504f), 0);
+#else
   x = x < low ? low : x;
   x = x > high ? high : x;
   vf whole = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
+#endif
   vf r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
   vf p = zero + 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
@@ -100,8 +123,12 @@ inline vf exp_of(vf x) {  // relative error below 2e-7 within [-87, 88], which b
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
+#ifdef __AVX512F__
+  return (vf)_mm512_scalef_ps((__m512)p, (__m512)whole);
+#else
   vi bits = (__builtin_convertvector(whole, vi) + 127) << 23;
   return p * (vf)bits;
+#endif
 }
 
 // f(start, lanes) for each vector of a row of `size`; the last one may have fewer than P lanes.

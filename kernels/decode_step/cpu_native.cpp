@@ -1,6 +1,7 @@
 // One forward pass of the whole model for a few tokens over paged keys and values.
 //
-// Weights are read where PyTorch keeps them, in fp32 or bf16; everything else is fp32. What a row
+// Weights are read where PyTorch keeps them, in fp32 or bf16; everything else is fp32, or two bf16
+// numbers for one where the processor multiplies those. What a row
 // computes depends on that row alone, in one fixed order: neighbours change no bit of it.
 // No gradients, and no blocking for many rows: long prompts belong to matrix products.
 //
@@ -21,10 +22,20 @@
 
 namespace {
 
-// R rows of weights times T vectors; asks memory for `ahead`, the rows that come next, on the way.
+constexpr int AHEAD = 16;  // rows of weights that memory is asked for before they are needed
+
+// What weights of type W are multiplied with: n vectors of K numbers, as `dots` reads them.
+template <class W>
+struct Inputs {
+  static constexpr int AT_ONCE = 4;  // so many vectors meet four rows of weights
+  const float* const* x;
+  Inputs(const float* const* x, int, int) : x(x) {}
+};
+
+// R rows of weights times T vectors from `t0` on, lane by lane; asks memory for `ahead` on the way.
 template <int R, int T, class W>
-inline void dots(const W* w, int K, const float* const* x, const W* ahead, float (*out)[T]) {
-  vf acc[R][T] = {};
+inline void dots(const W* w, int K, const Inputs<W>& in, int t0, const W* ahead, vf (*acc)[T]) {
+  const float* const* x = in.x + t0;
   int k = 0;
   for (; k + P <= K; k += P) {
     vf row[R];
@@ -44,33 +55,101 @@ inline void dots(const W* w, int K, const float* const* x, const W* ahead, float
       for (int r = 0; r < R; ++r) acc[r][t] += row[r] * column;
     }
   }
-  for (int r = 0; r < R; ++r)
-    for (int t = 0; t < T; ++t) out[r][t] = sum(acc[r][t]);
 }
+
+#ifdef __AVX512BF16__
+// Each as the sum of two bf16 vectors, which keeps 16 of 24 bits: so the processor multiplies bf16
+// weights as they are, and nothing more is lost than the last bits of a sum.
+template <>
+struct Inputs<bf16> {
+  static constexpr int AT_ONCE = 3;
+  int width;                   // K in whole vectors of 2 * P
+  std::vector<bf16>& numbers;  // [n, 2, width]
+
+  Inputs(const float* const* x, int n, int K)
+      : width((K + 2 * P - 1) / (2 * P) * 2 * P), numbers(kept()) {
+    numbers.assign(size_t(n) * 2 * width, bf16{0});
+    for (int t = 0; t < n; ++t)
+      over(K, [&](int64_t k, int lanes) {
+        bf16 *high = &numbers[size_t(t) * 2 * width + k], *low = high + width;
+        vf value = load(x[t] + k, lanes);
+        store(high, value, lanes);
+        store(low, value - load(high, lanes), lanes);
+      });
+  }
+  static std::vector<bf16>& kept() {
+    static thread_local std::vector<bf16> memory;
+    return memory;
+  }
+  const bf16* at(int t) const { return &numbers[size_t(t) * 2 * width]; }
+};
+
+inline __m512bh pairs(const bf16* p) { return (__m512bh)_mm512_loadu_si512(p); }
+
+template <int R, int T>
+inline void dots(const bf16* w, int K, const Inputs<bf16>& in, int t0, const bf16* ahead,
+                 vf (*acc)[T]) {
+  __m512 high[R][T] = {}, low[R][T] = {};
+  auto add = [&](int k, const bf16* rows, int apart) {
+    __m512bh row[R];
+    for (int r = 0; r < R; ++r) row[r] = pairs(rows + int64_t(r) * apart);
+    for (int t = 0; t < T; ++t) {
+      const bf16* x = in.at(t0 + t) + k;
+      __m512bh above = pairs(x), below = pairs(x + in.width);
+      for (int r = 0; r < R; ++r) {
+        high[r][t] = _mm512_dpbf16_ps(high[r][t], row[r], above);
+        low[r][t] = _mm512_dpbf16_ps(low[r][t], row[r], below);
+      }
+    }
+  };
+  int k = 0;
+  for (; k + 2 * P <= K; k += 2 * P) {
+    if (ahead)
+      for (int r = 0; r < R; ++r) __builtin_prefetch(ahead + int64_t(r) * K + k, 0, 2);
+    add(k, w + k, K);
+  }
+  if (k < K) {  // the rest, with zeros after it
+    bf16 rest[R][2 * P] = {};
+    for (int r = 0; r < R; ++r)
+      std::memcpy(rest[r], w + int64_t(r) * K + k, (K - k) * sizeof(bf16));
+    add(k, rest[0], 2 * P);
+  }
+  for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t) acc[r][t] = (vf)high[r][t] + (vf)low[r][t];
+}
+#endif
 
 // emit(row, vector, value) for R rows of w [*, K] from `row` on and T vectors from `t` on.
 template <int R, int T, class W, class F>
-inline void emit_dots(const W* w, int K, int row, int t, const float* const* x, F emit) {
-  float out[R][T];
+inline void emit_dots(const W* w, int K, int row, int t, const Inputs<W>& in, F emit) {
   const W* here = w + int64_t(row) * K;
-  dots<R, T>(here, K, x + t, t ? nullptr : here + int64_t(R) * K, out);
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < T; ++c) emit(row + r, t + c, out[r][c]);
+  vf acc[R][T] = {};
+  dots<R, T>(here, K, in, t, t ? nullptr : here + int64_t(AHEAD) * K, acc);
+  for (int c = 0; c < T; ++c) {
+    float out[R];
+    if constexpr (R == 4)
+      sum_four(acc[0][c], acc[1][c], acc[2][c], acc[3][c], out);
+    else
+      for (int r = 0; r < R; ++r) out[r] = sum(acc[r][c]);
+    for (int r = 0; r < R; ++r) emit(row + r, t + c, out[r]);
+  }
 }
 
 // emit(row, vector, value) for rows [from, to) of w [*, K] and n vectors.
 template <class W, class F>
 inline void product(const W* w, int K, int from, int to, const float* const* x, int n, F emit) {
+  constexpr int T = Inputs<W>::AT_ONCE;
+  Inputs<W> in(x, n, K);
   int row = from;
   for (; row + 4 <= to; row += 4) {
     int t = 0;
-    for (; t + 4 <= n; t += 4) emit_dots<4, 4>(w, K, row, t, x, emit);
-    if (n - t == 3) emit_dots<4, 3>(w, K, row, t, x, emit);
-    if (n - t == 2) emit_dots<4, 2>(w, K, row, t, x, emit);
-    if (n - t == 1) emit_dots<4, 1>(w, K, row, t, x, emit);
+    for (; t + T <= n; t += T) emit_dots<4, T>(w, K, row, t, in, emit);
+    if (n - t == 3) emit_dots<4, 3>(w, K, row, t, in, emit);
+    if (n - t == 2) emit_dots<4, 2>(w, K, row, t, in, emit);
+    if (n - t == 1) emit_dots<4, 1>(w, K, row, t, in, emit);
   }
   for (; row < to; ++row)
-    for (int t = 0; t < n; ++t) emit_dots<1, 1>(w, K, row, t, x, emit);
+    for (int t = 0; t < n; ++t) emit_dots<1, 1>(w, K, row, t, in, emit);
 }
 
 template <class W>

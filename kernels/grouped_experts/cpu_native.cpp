@@ -1,25 +1,83 @@
-// What stands between the matrix products of the experts; the products themselves are PyTorch's.
+// The experts: their matrix products, one expert a thread at a time, and what stands between them.
 //
 // N tokens, K experts a token, M = N * K rows sorted by expert, E experts of inner width I, H hidden.
-// order [M]: which slot (token * K + k) a row is; place [M]: which row a slot is.
-// fp32 inside, rounded once; a row's result depends on that row alone.
+// order [M]: which slot (token * K + k) a row is; place [M]: which row a slot is; ends [E]: where
+// each expert's rows end. fp32 inside, rounded once; a row's result depends on that row alone.
 
 #include <vector>
 
-#include "vectors.h"
+#include "products.h"
 
 namespace {
 
+// Row m of those sorted by expert, out of rows that lie by token; without an order they lie sorted.
+template <class W>
+struct Sorted {
+  const W* rows;
+  const int64_t* order;
+  int64_t K, width;
+  const W* operator()(int64_t m) const { return rows + (order ? order[m] / K : m) * width; }
+};
+
+// f(expert, its first row, how many) for each expert.
+template <class F>
+void each_expert(const int64_t* ends, int64_t E, int64_t threads, F f) {
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+  for (int64_t e = 0; e < E; ++e) {
+    int64_t start = e ? ends[e - 1] : 0;
+    f(e, start, ends[e] - start);
+  }
+}
+
+// out [M, B] = x [M, A] times the weight [B, A] of each row's expert, or with `turned` [A, B].
+template <class W>
+void products(const W* x, const int64_t* order, const W* weights, const int64_t* ends, W* out,
+              int64_t K, int64_t E, int64_t B, int64_t A, int64_t turned, int64_t threads) {
+  Sorted<W> sorted = {x, order, K, A};
+  each_expert(ends, E, threads, [&](int64_t e, int64_t start, int64_t count) {
+    static thread_local Packed<W> right;
+    if (!count) return;
+    const W* weight = weights + e * B * A;
+    if (turned)
+      right.from_rows(A, B, [&](int64_t k) { return weight + k * B; });
+    else
+      right.from_columns(weight, A, A, B);
+    auto left = [&](int64_t first, int size) {
+      RowsOnLeft<W> rows = {{}, A};
+      for (int r = 0; r < size; ++r) rows.row[r] = sorted(start + first + r);
+      return rows;
+    };
+    multiply(count, left, right, [&](int64_t row, int64_t column, int lanes, vf sums) {
+      store(out + (start + row) * B + column, sums, lanes);
+    });
+  });
+}
+
+// out [E, B, A]: the sum over each expert's rows of left [B] times right [A].
+template <class W>
+void outer(const W* left, const int64_t* left_order, const W* right, const int64_t* right_order,
+           const int64_t* ends, W* out, int64_t K, int64_t E, int64_t B, int64_t A,
+           int64_t threads) {
+  Sorted<W> on_left = {left, left_order, K, B}, on_right = {right, right_order, K, A};
+  each_expert(ends, E, threads, [&](int64_t e, int64_t start, int64_t count) {
+    static thread_local Packed<W> rows, columns;
+    rows.from_rows(count, B, [&](int64_t m) { return on_left(start + m); });
+    columns.from_rows(count, A, [&](int64_t m) { return on_right(start + m); });
+    // Tiles stay within a panel of the left side.
+    for (int64_t b = 0; b < B; b += P) {
+      auto panel = [&](int64_t first, int) {
+        return PanelOnLeft<W>{rows.panel(b / P) + first, rows.steps};
+      };
+      multiply(std::min<int64_t>(P, B - b), panel, columns,
+               [&](int64_t row, int64_t column, int lanes, vf sums) {
+                 store(out + (e * B + b + row) * A + column, sums, lanes);
+               });
+    }
+  });
+}
+
 // silu of the gates and its derivative
 inline vf sigmoid(vf x) { return 1.0f / (1.0f + exp_of(-x)); }
-
-template <class W>
-void gather(const W* x, const int64_t* order, W* rows, int64_t M, int64_t K, int64_t H,
-            int64_t threads) {
-#pragma omp parallel for num_threads(threads) if (M > 64)
-  for (int64_t m = 0; m < M; ++m)
-    std::memcpy(rows + m * H, x + order[m] / K * H, H * sizeof(W));
-}
 
 // active = silu(gate) * up * weight; hidden [M, 2I] has the gates before the ups.
 template <class W>
@@ -88,10 +146,14 @@ void sort(const int64_t* experts, int64_t* order, int64_t* place, int64_t* ends,
 
 }  // namespace
 
-FOR_BOTH_TYPES(gather,
-               (Pointer x, Pointer order, Pointer rows, int64_t M, int64_t K, int64_t H,
-                int64_t threads),
-               x, order, rows, M, K, H, threads)
+FOR_BOTH_TYPES(products,
+               (Pointer x, Pointer order, Pointer weights, Pointer ends, Pointer out, int64_t K,
+                int64_t E, int64_t B, int64_t A, int64_t turned, int64_t threads),
+               x, order, weights, ends, out, K, E, B, A, turned, threads)
+FOR_BOTH_TYPES(outer,
+               (Pointer left, Pointer left_order, Pointer right, Pointer right_order, Pointer ends,
+                Pointer out, int64_t K, int64_t E, int64_t B, int64_t A, int64_t threads),
+               left, left_order, right, right_order, ends, out, K, E, B, A, threads)
 FOR_BOTH_TYPES(activate,
                (Pointer hidden, Pointer weights, Pointer order, Pointer active, int64_t M,
                 int64_t I, int64_t threads),

@@ -86,11 +86,9 @@ def spans_of(row_ends: torch.Tensor) -> Spans:
     ]
 
 
-def by_expert(
-    spans: Spans, rows: torch.Tensor, weight: torch.Tensor, out: torch.Tensor | None = None
-) -> torch.Tensor:
+def by_expert(spans: Spans, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Each span of `rows` [M, A] times its expert's `weight` [E, B, A], giving [M, B]."""
-    out = rows.new_empty(rows.shape[0], weight.shape[1]) if out is None else out
+    out = rows.new_empty(rows.shape[0], weight.shape[1])
     for expert, start, end in spans:
         torch.mm(rows[start:end], weight[expert].t(), out=out[start:end])
     return out

@@ -1,67 +1,44 @@
-// Tree attention, blocks of keys against tiles of queries, forward and backward; no mask in memory.
+// Tree attention, blocks of keys against blocks of queries, forward and backward; no mask in memory.
 //
-// N tokens, `heads` query heads, `kv` key heads, D dimensions, W = D rounded up to whole vectors.
+// N tokens, `heads` query heads, `kv` key heads, D dimensions.
 // q, out, grad, dq [N, heads, D], k, v, dk, dv [N, kv, D], exits [N], total [N, heads] fp32 (the
 // logsumexp of a query's scores). A unit of work is one key head in one tree: nothing is shared
-// between units, so threads change no bit. fp32 inside, rounded once.
+// between units, so threads change no bit. Products are of what lies in memory, and of weights and
+// their gradients rounded to its type; all sums are fp32.
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "vectors.h"
+#include "products.h"
 
 namespace {
 
-constexpr int T = 8;   // queries of a tile
-constexpr int B = 64;  // keys of a block
+constexpr int B = 64;  // rows of a block
 typedef std::vector<float> floats;
 
 struct Shape {
-  int64_t N, heads, kv, D, W, group;
-  Shape(int64_t N, int64_t heads, int64_t kv, int64_t D)
-      : N(N), heads(heads), kv(kv), D(D), W((D + P - 1) / P * P), group(heads / kv) {}
+  int64_t N, heads, kv, D, group;
 };
 
-// Up to B keys in a row that share an exit.
+// Up to B rows that share an exit.
 struct Block {
-  int64_t first, count, exit;  // rows from the tree's first
+  int64_t first, count, exit;  // rows of the batch
 };
 
-// One tree, rows [start, start + n), cut where exits change and then into blocks: what a query sees
-// of a block is its first so many keys. Packed rows lie block by block, with room for B in each.
+// One tree of n rows, cut where exits change and then into blocks. A block of queries sees another
+// block of keys whole or not at all, and of itself what lies before.
 struct Tree {
-  int64_t start, n;
+  int64_t n;
   std::vector<Block> blocks;
 
-  Tree(const int64_t* exits, int64_t start, int64_t n) : start(start), n(n) {
-    for (int64_t row = 0; row < n;) {
-      int64_t exit = exits[start + row] - start, end = row + 1;
-      while (end < n && end < exit && end < row + B && exits[start + end] - start == exit) ++end;
-      blocks.push_back({row, end - row, exit});
+  Tree(const int64_t* exits, int64_t start, int64_t n) : n(n) {
+    for (int64_t row = start; row < start + n;) {
+      int64_t end = row + 1;
+      while (end < start + n && end < exits[row] && end < row + B && exits[end] == exits[row]) ++end;
+      blocks.push_back({row, end - row, exits[row]});
       row = end;
     }
-  }
-  int64_t rows() const { return int64_t(blocks.size()) * B; }
-
-  // How many keys of block `b` the query in `row` sees.
-  int64_t seen(int64_t row, const Block& b) const {
-    return b.exit <= row ? 0 : std::max<int64_t>(0, std::min(b.count, row - b.first + 1));
-  }
-
-  // f(packed row of the tile, its first row, how many of its T rows are there).
-  template <class F>
-  void each_tile(int64_t from_block, F f) const {
-    for (int64_t b = from_block; b < int64_t(blocks.size()); ++b)
-      for (int64_t t = 0; t < blocks[b].count; t += T)
-        f(b * B + t, blocks[b].first + t, std::min<int64_t>(T, blocks[b].count - t));
-  }
-
-  // f(packed row, row in the batch)
-  template <class F>
-  void each_row(F f) const {
-    for (int64_t b = 0; b < int64_t(blocks.size()); ++b)
-      for (int64_t j = 0; j < blocks[b].count; ++j) f(b * B + j, start + blocks[b].first + j);
   }
 };
 
@@ -87,225 +64,244 @@ void each_unit(const int64_t* exits, const Shape& s, int64_t threads, F f) {
   for (int64_t unit = 0; unit < units; ++unit) f(trees[unit / s.kv], unit % s.kv);
 }
 
-// Rows of one head as fp32 [rows, W], times `scale`; zeros after them.
+// One head of a tensor [N, heads, D].
 template <class E>
-floats pack(const E* x, const Tree& tree, int64_t heads, int64_t head, const Shape& s,
-            float scale) {
-  floats rows(tree.rows() * s.W, 0.0f);
-  tree.each_row([&](int64_t i, int64_t at) {
-    over(s.D, [&](int64_t d, int lanes) {
-      store(&rows[i * s.W + d], load(x + (at * heads + head) * s.D + d, lanes) * scale);
-    });
-  });
-  return rows;
-}
+struct Head {
+  E* x;
+  int64_t apart, D;
+  Head(E* x, int64_t heads, int64_t head, int64_t D) : x(x + head * D), apart(heads * D), D(D) {}
+  E* operator()(int64_t row) const { return x + row * apart; }
+};
 
-// The same, block by block with the rows innermost: [blocks, D, B].
-floats turned(const floats& rows, const Tree& tree, const Shape& s) {
-  floats out(tree.rows() * s.D);
-  for (int64_t b = 0; b < int64_t(tree.blocks.size()); ++b)
-    for (int64_t d = 0; d < s.D; ++d)
-      for (int64_t j = 0; j < B; ++j) out[(b * s.D + d) * B + j] = rows[(b * B + j) * s.W + d];
-  return out;
-}
-
+// Rows of a block side by side, as columns of a product.
 template <class E>
-void unpack(const floats& rows, E* x, const Tree& tree, int64_t heads, int64_t head, const Shape& s,
-            float scale) {
-  tree.each_row([&](int64_t i, int64_t at) {
-    over(s.D, [&](int64_t d, int lanes) {
-      store(x + (at * heads + head) * s.D + d, load(&rows[i * s.W + d]) * scale, lanes);
-    });
-  });
+void as_columns(Packed<E>& packed, const Head<const E>& x, const Block& block) {
+  packed.from_columns(x(block.first), x.apart, x.D, block.count);
+}
+// The same as rows that are added up.
+template <class E>
+void as_rows(Packed<E>& packed, const Head<const E>& x, const Block& block) {
+  packed.from_rows(block.count, x.D, [&](int64_t j) { return x(block.first + j); });
 }
 
-// out [T, B] = left [T, W] times right [D, B].
-inline void scores(const float* left, const float* right, const Shape& s, float* out) {
-  for (int from = 0; from < B; from += 2 * P) {
-    vf acc[T][2] = {};
-    for (int64_t d = 0; d < s.D; ++d) {
-      vf first = load(right + d * B + from), second = load(right + d * B + from + P);
-      for (int t = 0; t < T; ++t) {
-        acc[t][0] += left[t * s.W + d] * first;
-        acc[t][1] += left[t * s.W + d] * second;
-      }
-    }
-    for (int t = 0; t < T; ++t)
-      store(out + t * B + from, acc[t][0]), store(out + t * B + from + P, acc[t][1]);
+// emit(row, column, lanes, sums) of rows that lie `apart` from each other, `length` numbers each.
+template <class E, class F>
+inline void rows_times(const E* x, int64_t apart, int64_t rows, int64_t length, Packed<E>& right,
+                       F emit) {
+  auto left = [&](int64_t first, int size) {
+    RowsOnLeft<E> some = {{}, length};
+    for (int r = 0; r < size; ++r) some.row[r] = x + (first + r) * apart;
+    return some;
+  };
+  multiply(rows, left, right, emit);
+}
+
+// Scores of a block's queries against another's keys, into [B, B].
+template <class E>
+inline void scores(const Head<const E>& queries, const Block& block, Packed<E>& keys, float scale,
+                   float* out) {
+  rows_times(queries(block.first), queries.apart, block.count, queries.D, keys,
+             [&](int64_t row, int64_t column, int, vf sums) {
+               store(out + row * B + column, sums * scale);
+             });
+}
+
+// out [*, D] += weights [rows, B] times `right`, whose steps are keys.
+template <class E>
+inline void blend(const E* weights, int64_t rows, int64_t keys, Packed<E>& right, float* out,
+                  int64_t D) {
+  rows_times(weights, B, rows, keys, right,
+             [&](int64_t row, int64_t column, int lanes, vf sums) {
+               float* place = out + row * D + column;
+               store(place, load(place, lanes) + sums, lanes);
+             });
+}
+
+// out [*, D] += weights [rows, B] turned, times `right`, whose steps are queries.
+template <class E>
+inline void spread(const E* weights, int64_t rows, int64_t keys, Packed<E>& right, float* out,
+                   int64_t D) {
+  static thread_local Packed<E> turned;
+  turned.from_rows(rows, keys, [&](int64_t t) { return weights + t * B; });
+  for (int64_t from = 0; from < keys; from += P) {
+    auto panel = [&](int64_t first, int) {
+      return PanelOnLeft<E>{turned.panel(from / P) + first, turned.steps};
+    };
+    multiply(std::min<int64_t>(P, keys - from), panel, right,
+             [&](int64_t row, int64_t column, int lanes, vf sums) {
+               float* place = out + (from + row) * D + column;
+               store(place, load(place, lanes) + sums, lanes);
+             });
   }
 }
 
-// C vectors of each row from column `from`: out [T, W] += p [T, B] times rows [B, W].
-template <int C>
-inline void blend(const float* p, const float* rows, int64_t W, int64_t from, float* out) {
-  vf acc[T][C];
-  for (int t = 0; t < T; ++t)
-    for (int c = 0; c < C; ++c) acc[t][c] = load(out + t * W + from + c * P);
-  for (int j = 0; j < B; ++j) {
-    vf row[C];
-    for (int c = 0; c < C; ++c) row[c] = load(rows + j * W + from + c * P);
-    for (int t = 0; t < T; ++t)
-      for (int c = 0; c < C; ++c) acc[t][c] += p[t * B + j] * row[c];
-  }
-  for (int t = 0; t < T; ++t)
-    for (int c = 0; c < C; ++c) store(out + t * W + from + c * P, acc[t][c]);
-}
-
-// The same the other way round: out [B, W] += p [T, B] turned, times rows [T, W].
-template <int C>
-inline void spread(const float* p, const float* rows, int64_t W, int64_t from, float* out) {
-  vf row[T][C];
-  for (int t = 0; t < T; ++t)
-    for (int c = 0; c < C; ++c) row[t][c] = load(rows + t * W + from + c * P);
-  for (int j = 0; j < B; ++j)
-    for (int c = 0; c < C; ++c) {
-      float* place = out + j * W + from + c * P;
-      vf even = load(place), odd = {};
-      for (int t = 0; t < T; t += 2) {
-        even += p[t * B + j] * row[t][c];
-        odd += p[(t + 1) * B + j] * row[t + 1][c];
-      }
-      store(place, even + odd);
-    }
-}
-
-inline void blend(const float* p, const float* rows, int64_t W, float* out) {
-  int64_t from = 0;
-  for (; from + 2 * P <= W; from += 2 * P) blend<2>(p, rows, W, from, out);
-  if (from < W) blend<1>(p, rows, W, from, out);
-}
-inline void spread(const float* p, const float* rows, int64_t W, float* out) {
-  int64_t from = 0;
-  for (; from + 2 * P <= W; from += 2 * P) spread<2>(p, rows, W, from, out);
-  if (from < W) spread<1>(p, rows, W, from, out);
-}
-
-// The first `count` lanes of `x` from lane `at` of a block on, `other` in the rest.
+// The first `count` lanes of `x` from lane `at` of a row on, `other` in the rest.
 inline vf seen_lanes(vf x, int64_t at, int64_t count, float other) {
   vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   return lane < int32_t(count - at) ? x : vf{} + other;
 }
 
-// Softmax as it goes, of one tile of queries.
-struct Tile {
-  float top[T];
-  vf whole[T];  // summed at the end
-  float p[T * B];
+// How many of a block's keys its own query in row `t` sees, or those of a later block.
+inline int64_t seen(const Block& keys, bool own, int64_t t) { return own ? t + 1 : keys.count; }
 
-  Tile() { std::fill(top, top + T, -1e30f), std::fill(whole, whole + T, vf{}); }
+// Softmax as it goes, of the queries of one block.
+template <class E>
+struct Softmax {
+  float top[B];
+  vf whole[B];  // summed at the end
+  E weights[B * B];
 
-  // Scores in `p` to weights against the highest score so far; `out` [T, W] follows.
-  void add(const Tree& tree, int64_t q, const Block& block, float* out, int64_t W) {
-    bool masked = tree.seen(q, block) < B;
-    for (int t = 0; t < T; ++t) {
-      float* row = p + t * B;
-      int64_t seen = tree.seen(q + t, block);
+  void start() { std::fill(top, top + B, -1e30f), std::fill(whole, whole + B, vf{}); }
+
+  // Scores to weights against the highest score so far; `out` [B, D] follows.
+  void add(int64_t queries, const Block& keys, bool own, const float* scores, float* out,
+           int64_t D) {
+    bool masked = own || keys.count < B;
+    for (int64_t t = 0; t < queries; ++t) {
+      const float* row = scores + t * B;
+      int64_t count = seen(keys, own, t);
       vf high = vf{} - 1e30f;
-      for (int j = 0; j < B; j += P) {
+      for (int64_t j = 0; j < count; j += P) {
         vf x = load(row + j);
-        if (masked) x = seen_lanes(x, j, seen, -1e30f);
+        if (masked) x = seen_lanes(x, j, count, -1e30f);
         high = x > high ? x : high;
       }
-      if (any_above(high, top[t])) rise(t, largest(high), out + t * W, W);
+      if (any_above(high, top[t])) rise(t, largest(high), out + t * D, D);
       vf total = {};
-      for (int j = 0; j < B; j += P) {
+      for (int64_t j = 0; j < keys.count; j += P) {
         vf e = exp_of(load(row + j) - top[t]);
-        if (masked) e = seen_lanes(e, j, seen, 0.0f);
+        if (masked) e = seen_lanes(e, j, count, 0.0f);
         total += e;
-        store(row + j, e);
+        store(weights + t * B + j, e);
       }
       whole[t] += total;
     }
   }
 
-  void rise(int t, float now, float* out, int64_t W) {
+  void rise(int64_t t, float now, float* out, int64_t D) {
     float shrink = std::exp(top[t] - now);
     whole[t] *= shrink;
-    for (int64_t c = 0; c < W; c += P) store(out + c, load(out + c) * shrink);
+    over(D, [&](int64_t d, int lanes) { store(out + d, load(out + d, lanes) * shrink, lanes); });
     top[t] = now;
+  }
+};
+
+// The keys and values of one head, block by block, as the products want them.
+template <class E>
+struct Side {
+  std::vector<Packed<E>> columns, rows;
+
+  void take(const Tree& tree, const Head<const E>& x, bool wants_columns, bool wants_rows) {
+    columns.resize(std::max(columns.size(), tree.blocks.size())), rows.resize(columns.size());
+    for (size_t b = 0; b < tree.blocks.size(); ++b) {
+      if (wants_columns) as_columns(columns[b], x, tree.blocks[b]);
+      if (wants_rows) as_rows(rows[b], x, tree.blocks[b]);
+    }
   }
 };
 
 template <class E>
 void forward(const E* q, const E* k, const E* v, const int64_t* exits, E* out, float* total,
              int64_t N, int64_t heads, int64_t kv, int64_t D, int64_t threads) {
-  Shape s(N, heads, kv, D);
+  Shape s = {N, heads, kv, D, heads / kv};
+  float scale = 1.0f / std::sqrt(float(D));
   each_unit(exits, s, threads, [&](const Tree& tree, int64_t h) {
-    floats keys = turned(pack(k, tree, kv, h, s, 1.0f), tree, s), values = pack(v, tree, kv, h, s, 1.0f);
-    for (int64_t head = h * s.group; head < (h + 1) * s.group; ++head) {
-      floats queries = pack(q, tree, heads, head, s, 1.0f / std::sqrt(float(D)));
-      floats made(queries.size(), 0.0f);
-      tree.each_tile(0, [&](int64_t at, int64_t row, int64_t rows) {
-        Tile tile;
-        for (size_t b = 0; b < tree.blocks.size() && tree.blocks[b].first < row + rows; ++b) {
-          if (tree.blocks[b].exit <= row) continue;
-          scores(&queries[at * s.W], &keys[b * D * B], s, tile.p);
-          tile.add(tree, row, tree.blocks[b], &made[at * s.W], s.W);
-          blend(tile.p, &values[b * B * s.W], s.W, &made[at * s.W]);
+    static thread_local Side<E> keys, values;
+    static thread_local Softmax<E> softmax;
+    static thread_local float score[B * B];
+    keys.take(tree, {k, kv, h, D}, true, false), values.take(tree, {v, kv, h, D}, false, true);
+    floats made(B * D);
+    for (int64_t head = h * s.group; head < (h + 1) * s.group; ++head)
+      for (size_t at = 0; at < tree.blocks.size(); ++at) {
+        const Block& block = tree.blocks[at];
+        softmax.start(), std::fill(made.begin(), made.end(), 0.0f);
+        for (size_t b = 0; b <= at; ++b) {
+          if (tree.blocks[b].exit <= block.first) continue;
+          scores({q, heads, head, D}, block, keys.columns[b], scale, score);
+          softmax.add(block.count, tree.blocks[b], b == at, score, made.data(), D);
+          blend(softmax.weights, block.count, tree.blocks[b].count, values.rows[b], made.data(), D);
         }
-        for (int t = 0; t < rows; ++t) {
-          float whole = sum(tile.whole[t]);
-          total[(tree.start + row + t) * heads + head] = tile.top[t] + std::log(whole);
-          for (int64_t c = 0; c < s.W; ++c) made[(at + t) * s.W + c] /= whole;
+        Head<E> into(out, heads, head, D);
+        for (int64_t t = 0; t < block.count; ++t) {
+          float whole = sum(softmax.whole[t]);
+          total[(block.first + t) * heads + head] = softmax.top[t] + std::log(whole);
+          over(D, [&](int64_t d, int lanes) {
+            store(into(block.first + t) + d, load(&made[t * D + d], lanes) / whole, lanes);
+          });
         }
-      });
-      unpack(made, out, tree, heads, head, s, 1.0f);
-    }
+      }
   });
 }
 
-// Weights of a tile against one block from the saved totals, then their gradient; both [T, B].
-inline void weigh(const Tree& tree, int64_t q, const Block& block, const float* total,
-                  const float* along, float* p, float* dp) {
-  bool masked = tree.seen(q, block) < B;
-  for (int t = 0; t < T; ++t) {
-    int64_t seen = tree.seen(q + t, block);
-    for (int j = 0; j < B; j += P) {
-      float *weight = p + t * B + j, *slope = dp + t * B + j;
-      vf e = exp_of(load(weight) - total[t]), d = e * (load(slope) - along[t]);
-      if (masked) e = seen_lanes(e, j, seen, 0.0f), d = seen_lanes(d, j, seen, 0.0f);
-      store(weight, e), store(slope, d);
+// Scores to weights by the saved totals, and the gradient of the weights to that of the scores.
+template <class E>
+inline void weigh(int64_t queries, const Block& keys, bool own, const float* total,
+                  const float* along, const float* scores, const float* slopes, E* weights,
+                  E* gradients) {
+  bool masked = own || keys.count < B;
+  for (int64_t t = 0; t < queries; ++t) {
+    int64_t count = seen(keys, own, t);
+    for (int64_t j = 0; j < keys.count; j += P) {
+      vf e = exp_of(load(scores + t * B + j) - total[t]);
+      vf d = e * (load(slopes + t * B + j) - along[t]);
+      if (masked) e = seen_lanes(e, j, count, 0.0f), d = seen_lanes(d, j, count, 0.0f);
+      store(weights + t * B + j, e), store(gradients + t * B + j, d);
     }
   }
+}
+
+template <class E>
+void write(const floats& rows, const Tree& tree, const Head<E>& out, float scale) {
+  for (int64_t at = 0; at < tree.n; ++at)
+    over(out.D, [&](int64_t d, int lanes) {
+      store(out(tree.blocks[0].first + at) + d, load(&rows[at * out.D + d], lanes) * scale, lanes);
+    });
 }
 
 template <class E>
 void backward(const E* q, const E* k, const E* v, const int64_t* exits, const E* out,
               const float* total, const E* grad, E* dq, E* dk, E* dv, int64_t N, int64_t heads,
               int64_t kv, int64_t D, int64_t threads) {
-  Shape s(N, heads, kv, D);
+  Shape s = {N, heads, kv, D, heads / kv};
   float scale = 1.0f / std::sqrt(float(D));
   each_unit(exits, s, threads, [&](const Tree& tree, int64_t h) {
-    floats keys = pack(k, tree, kv, h, s, 1.0f);
-    floats keys_t = turned(keys, tree, s), values_t = turned(pack(v, tree, kv, h, s, 1.0f), tree, s);
-    floats d_keys(keys.size(), 0.0f), d_values(keys.size(), 0.0f);
-    floats along(tree.rows(), 0.0f), totals(tree.rows(), 1e30f);
+    static thread_local Side<E> keys, values;
+    static thread_local Packed<E> queries, ups;
+    static thread_local float score[B * B], slope[B * B];
+    static thread_local E weights[B * B], gradients[B * B];
+    float along[B], totals[B];
+    keys.take(tree, {k, kv, h, D}, true, true), values.take(tree, {v, kv, h, D}, true, false);
+    int64_t start = tree.blocks[0].first;
+    floats d_queries(tree.n * D), d_keys(tree.n * D, 0.0f), d_values(tree.n * D, 0.0f);
     for (int64_t head = h * s.group; head < (h + 1) * s.group; ++head) {
-      floats queries = pack(q, tree, heads, head, s, scale), up = pack(grad, tree, heads, head, s, 1.0f);
-      floats d_queries(queries.size(), 0.0f);
-      {
-        floats made = pack(out, tree, heads, head, s, 1.0f);
-        tree.each_row([&](int64_t i, int64_t at) {
+      std::fill(d_queries.begin(), d_queries.end(), 0.0f);
+      Head<const E> query(q, heads, head, D), up(grad, heads, head, D), made(out, heads, head, D);
+      for (size_t at = 0; at < tree.blocks.size(); ++at) {
+        const Block& block = tree.blocks[at];
+        as_rows(queries, query, block), as_rows(ups, up, block);
+        for (int64_t t = 0; t < block.count; ++t) {
           vf dot = {};
-          for (int64_t c = i * s.W; c < (i + 1) * s.W; c += P) dot += load(&made[c]) * load(&up[c]);
-          along[i] = sum(dot), totals[i] = total[at * heads + head];
-        });
+          over(D, [&](int64_t d, int lanes) {
+            dot += load(made(block.first + t) + d, lanes) * load(up(block.first + t) + d, lanes);
+          });
+          along[t] = sum(dot), totals[t] = total[(block.first + t) * heads + head];
+        }
+        for (size_t b = 0; b <= at; ++b) {
+          const Block& other = tree.blocks[b];
+          if (other.exit <= block.first) continue;
+          scores(query, block, keys.columns[b], scale, score);
+          scores(up, block, values.columns[b], 1.0f, slope);
+          weigh(block.count, other, b == at, totals, along, score, slope, weights, gradients);
+          int64_t mine = (block.first - start) * D, theirs = (other.first - start) * D;
+          blend(gradients, block.count, other.count, keys.rows[b], &d_queries[mine], D);
+          spread(gradients, block.count, other.count, queries, &d_keys[theirs], D);
+          spread(weights, block.count, other.count, ups, &d_values[theirs], D);
+        }
       }
-      float p[T * B], dp[T * B];
-      for (size_t b = 0; b < tree.blocks.size(); ++b)
-        tree.each_tile(b, [&](int64_t at, int64_t row, int64_t) {
-          if (tree.blocks[b].exit <= row) return;
-          scores(&queries[at * s.W], &keys_t[b * D * B], s, p);
-          scores(&up[at * s.W], &values_t[b * D * B], s, dp);
-          weigh(tree, row, tree.blocks[b], &totals[at], &along[at], p, dp);
-          blend(dp, &keys[b * B * s.W], s.W, &d_queries[at * s.W]);
-          spread(dp, &queries[at * s.W], s.W, &d_keys[b * B * s.W]);
-          spread(p, &up[at * s.W], s.W, &d_values[b * B * s.W]);
-        });
-      unpack(d_queries, dq, tree, heads, head, s, scale);
+      write(d_queries, tree, Head<E>(dq, heads, head, D), scale);
     }
-    unpack(d_keys, dk, tree, kv, h, s, 1.0f);
-    unpack(d_values, dv, tree, kv, h, s, 1.0f);
+    write(d_keys, tree, Head<E>(dk, kv, h, D), scale);
+    write(d_values, tree, Head<E>(dv, kv, h, D), 1.0f);
   });
 }
 

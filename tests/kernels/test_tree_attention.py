@@ -56,6 +56,29 @@ def test_values_and_gradients_equal_the_reference(
         torch.testing.assert_close(ours, slow, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("heads", HEADS, ids=str)
+@pytest.mark.parametrize("forest", FORESTS)
+def test_bf16_is_as_close_as_bf16_can_be(forest: str, heads: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    exits = exits_of(FORESTS[forest])
+    query, key, dim = heads
+    shapes = [(len(exits), count, dim) for count in (query, key, key)]
+    inputs, upstream = [torch.randn(each).bfloat16() for each in shapes], torch.randn(shapes[0])
+    results = []
+    versions: list[tuple[Callable[..., torch.Tensor], torch.dtype]] = [
+        (tree_attention, torch.bfloat16),
+        (reference.tree_attention, torch.float32),
+    ]
+    for function, dtype in versions:
+        leaves = [each.to(dtype).requires_grad_() for each in inputs]
+        out = function(*leaves, exits)
+        grads = torch.autograd.grad(out, leaves, upstream.bfloat16().to(dtype))
+        results.append([out.detach(), *grads])
+    for ours, exact in zip(*results, strict=True):
+        assert ours.dtype == torch.bfloat16
+        assert (ours.float() - exact).norm() < 1e-2 * exact.norm()
+
+
 def test_a_branch_in_a_tree_equals_its_path_alone() -> None:
     torch.manual_seed(0)
     exits = exits_of(FORESTS["deep"])
