@@ -145,7 +145,8 @@ def _build(compiler: str, package: str) -> Path:
 @cache
 def _target(compiler: str) -> str:
     """Version of the compiler and what it knows of this processor."""
-    return _run([compiler, *_FLAGS[:2], "-Q", "--help=target", "--version"])
+    # One by one: beside `--version` the rest is not printed.
+    return _run([compiler, "--version"]) + _run([compiler, *_FLAGS[:2], "-Q", "--help=target"])
 
 
 def _run(command: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import platform
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from rollmill.kernels.dispatch import dispatched
-from rollmill.kernels.native import library_problem
+from rollmill.kernels.native import _target, library_problem
 
 ROOT = Path(__file__).parent.parent.parent
 FAST = sorted(
@@ -70,6 +71,16 @@ def test_a_compiled_kernel_has_a_library_where_there_is_a_compiler(source: Path)
         assert problem is None
     else:
         assert problem
+
+
+@pytest.mark.skipif(
+    not shutil.which("g++") or platform.machine() != "x86_64", reason="needs g++ on x86-64"
+)
+def test_a_library_for_another_processor_has_another_name(tmp_path: Path) -> None:
+    other = tmp_path / "g++"
+    other.write_text('#!/bin/sh\nexec g++ "$@" -march=x86-64\n', encoding="utf-8")
+    other.chmod(0o755)
+    assert _target(str(other)) != _target("g++")
 
 
 def test_a_compiled_version_runs_on_the_cpu_for_fp32_and_bf16_alone() -> None:
