@@ -140,8 +140,8 @@ class BundleConfig(BaseModel):
     held_out: int = Field(default=40, ge=2)
     """Tasks from held-out sources to be scored on."""
     vocab_size: int = Field(default=3072, ge=512)
-    pretraining_steps: int = Field(default=4000, ge=1)
-    sft_steps: int = Field(default=3000, ge=1)
+    pretraining_steps: int = Field(default=3600, ge=1)
+    sft_steps: int = Field(default=6000, ge=1)
     batch_tokens: int = Field(default=4096, ge=64)
     max_sample_tokens: int = Field(default=4096, ge=16)
     lr: float = Field(default=3e-3, gt=0)

@@ -1,10 +1,13 @@
 """What every test stands on: a Prefect home of its own, and a look at what was left behind."""
 
 import contextlib
+import gc
 import os
 import shutil
+import socket
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,6 +46,7 @@ def own_engines() -> Iterator[tuple[OwnEngine, OwnEngine]]:
         pytest.skip("a daemon of our own needs root and dockerd (`rollmill doctor --fix`)")
     folders = [Path(tempfile.mkdtemp(prefix="dockerd-")) for _ in range(2)]
     engines = [OwnEngine(folders[0]), OwnEngine.with_tls(folders[1])]
+    before = _interfaces()
     with ThreadPoolExecutor() as both:
         try:
             list(both.map(lambda engine: engine.start(), engines))
@@ -50,6 +54,16 @@ def own_engines() -> Iterator[tuple[OwnEngine, OwnEngine]]:
             yield engines[0], engines[1]
         finally:
             list(both.map(lambda engine: engine.remove(), engines))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # sockets of the SDK to engines now gone
+        gc.collect()
+    after, ours = _interfaces(), {engine.bridge for engine in engines}
+    assert before <= after, f"network interfaces of this machine are gone: {before - after}"
+    assert not ours & after, f"bridges left behind: {ours & after}"
+
+
+def _interfaces() -> set[str]:
+    return {name for _, name in socket.if_nameindex()}
 
 
 @pytest.fixture(scope="session", autouse=True)

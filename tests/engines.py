@@ -1,8 +1,11 @@
 """Docker daemons of the tests' own: with their own data, started and ended by the test session."""
 
 import contextlib
+import fcntl
+import hashlib
 import shutil
 import socket
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +15,8 @@ from rollmill.workspaces import EngineUnavailable, images
 from rollmill.workspaces.engine import connect
 
 UP_S = 60.0
+ADD_BRIDGE, REMOVE_BRIDGE, SET_FLAGS = 0x89A0, 0x89A1, 0x8914
+"""SIOCBRADDBR, SIOCBRDELBR and SIOCSIFFLAGS of <linux/sockios.h>."""
 
 
 class OwnEngine:
@@ -23,6 +28,7 @@ class OwnEngine:
 
     def __init__(self, folder: Path, *flags: str) -> None:
         self.folder, self.flags = folder, flags
+        self.bridge = f"rollmill{hashlib.sha256(str(folder).encode()).hexdigest()[:6]}"
         self.address = f"unix://{folder}/docker.sock"
         self.tls_address = ""
         self._daemon: subprocess.Popen[bytes] | None = None
@@ -44,10 +50,13 @@ class OwnEngine:
         return engine
 
     def start(self) -> None:
+        """Start the daemon on a bridge of its own: one without any would remove `docker0`."""
+        if not self._bridged():
+            _ask_kernel(ADD_BRIDGE, f"{self.bridge}\0".encode())
         command = [
             "dockerd", "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec",
             "--pidfile", f"{self.folder}/pid", "--host", self.address,
-            "--bridge", "none", "--iptables=false", "--ip-masq=false", *self.flags,
+            "--bridge", self.bridge, "--iptables=false", "--ip-masq=false", *self.flags,
         ]  # fmt: skip
         with (self.folder / "log").open("ab") as log:
             self._daemon = subprocess.Popen(
@@ -70,7 +79,13 @@ class OwnEngine:
 
     def remove(self) -> None:
         self.stop()
+        if self._bridged():
+            _ask_kernel(SET_FLAGS, struct.pack("16sh22x", self.bridge.encode(), 0))  # down
+            _ask_kernel(REMOVE_BRIDGE, f"{self.bridge}\0".encode())
         shutil.rmtree(self.folder)
+
+    def _bridged(self) -> bool:
+        return self.bridge in (name for _, name in socket.if_nameindex())
 
     def take_image(self, name: str) -> None:
         """Copy an image from this machine's engine."""
@@ -95,6 +110,11 @@ class OwnEngine:
         client, _ = connect(self.address)
         with contextlib.closing(client):
             return list(client.containers(all=True))
+
+
+def _ask_kernel(request: int, argument: bytes) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, request, argument)
 
 
 def make_certificates(folder: Path) -> None:
