@@ -1,8 +1,8 @@
 """The flow `train-bundled`: the recipe of the policy that ships with the package.
 
 Gold demonstrations from the training sources, a tokenizer, pre-training on repair drills and whole
-conversations, supervised fine-tuning on the agent's turns, an honest score on held-out sources, a
-model card.
+conversations, supervised fine-tuning on the agent's turns, the same with slips in them, an honest
+score on held-out sources, a model card.
 Run it again with the same configuration to go on where it was stopped.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from ..pipelines.pretraining import (
     with_recall,
 )
 from ..pipelines.renaming import Row
+from ..pipelines.slips import with_slips
 from ..pipelines.trajectory import Trajectory
 from . import progress
 from .config import BundleConfig, GenerateConfig
@@ -70,23 +72,20 @@ async def _train_bundled(config: BundleConfig) -> dict[str, Any]:
         *drill_samples(conversations, tokenizer, max_tokens=limit),
         *whole_samples(rows, tokenizer, max_tokens=limit),
     ]
-    first = _stage(
-        config,
-        "pretraining",
-        _untrained(config, tokenizer),
-        tokenizer,
-        with_recall(read, tokenizer, share=config.recall_share, seed=config.seed),
-    )
+    stage, share = partial(_stage, config, tokenizer), config.recall_share
+    read = with_recall(read, tokenizer, share=share, seed=config.seed)
+    untrained = _untrained(config, tokenizer)
+    first = stage("pretraining", untrained, read, config.pretraining_steps, config.lr)
     said = [sample for row in rows for sample in samples_from_row(row, tokenizer)]
-    second = _stage(
-        config,
-        "demonstrations",
-        load_model(first),
-        tokenizer,
-        with_recall(said, tokenizer, share=config.recall_share / 3, seed=config.seed + 1),
+    slips = list(with_slips(said, tokenizer, rate=config.slip_rate, seed=config.seed))
+    said, slips = (
+        with_recall(samples, tokenizer, share=share / 3, seed=config.seed + 1)
+        for samples in (said, slips)
     )
+    second = stage("demonstrations", load_model(first), said, config.sft_steps, config.lr / 2)
+    third = stage("slips", load_model(second), slips, config.slip_steps, config.lr / 4)
     bundle = config.out / "bundled"
-    save_checkpoint(load_model(second), bundle, torch.bfloat16)
+    save_checkpoint(load_model(third), bundle, torch.bfloat16)
     tokenizer.save(bundle / "tokenizer.json")
     policies = (f"bundled:{bundle}", f"bundled-calls:{bundle}")
     await generate(_generate(config, held_out, *policies, split="held_out", n=config.held_out))
@@ -159,17 +158,18 @@ def _demonstrations(config: BundleConfig, demos: Path) -> list[Row]:
 
 def _stage(
     config: BundleConfig,
+    tokenizer: Tokenizer,
     name: str,
     model: Model,
-    tokenizer: Tokenizer,
     samples: Sequence[Sample],
+    steps: int,
+    lr: float,
 ) -> Path:
-    steps = config.pretraining_steps if name == "pretraining" else config.sft_steps
     settings = TrainConfig(
         steps=steps,
         batch_tokens=config.batch_tokens,
         max_sample_tokens=config.max_sample_tokens,
-        lr=config.lr if name == "pretraining" else config.lr / 2,
+        lr=lr,
         warmup_steps=min(40, steps),
         router_bias_speed=1e-2,
         dtype=config.dtype,

@@ -137,15 +137,18 @@ class BundleConfig(BaseModel):
     recall_share: float = Field(default=0.15, ge=0, lt=1)
     """Of the tokens of the pre-training, random runs to be recalled (`pipelines/recall.py`); a
     third of it later."""
+    slip_rate: float = Field(default=0.015, ge=0, le=1)
+    """Slips a token of the agent's, in half of what the last stage learns: `pipelines/slips.py`."""
     held_out: int = Field(default=40, ge=2)
     """Tasks from held-out sources to be scored on."""
     vocab_size: int = Field(default=3072, ge=512)
     pretraining_steps: int = Field(default=3600, ge=1)
     sft_steps: int = Field(default=6000, ge=1)
+    slip_steps: int = Field(default=1500, ge=1)
     batch_tokens: int = Field(default=4096, ge=64)
     max_sample_tokens: int = Field(default=4096, ge=16)
     lr: float = Field(default=3e-3, gt=0)
-    """Peak learning rate of the pre-training; the demonstrations are learned at half of it."""
+    """Peak learning rate of the pre-training; a half and a quarter of it in the later stages."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int = Field(default=0, ge=0, lt=2**63)
 

@@ -86,8 +86,9 @@ def bundled(
     ] = None,
     demos: Annotated[int | None, typer.Option(help="Tasks to learn from. [300]")] = None,
     held_out: Annotated[int | None, typer.Option(help="Tasks to be scored on. [40]")] = None,
-    pretraining_steps: Annotated[int | None, typer.Option(help="[1500]")] = None,
-    sft_steps: Annotated[int | None, typer.Option(help="[1700]")] = None,
+    pretraining_steps: Annotated[int | None, typer.Option(help="[3600]")] = None,
+    sft_steps: Annotated[int | None, typer.Option(help="[6000]")] = None,
+    slip_steps: Annotated[int | None, typer.Option(help="[1500]")] = None,
     seed: Annotated[int | None, typer.Option(help="[0]")] = None,
     config: ConfigFile = None,
     json: Json = False,
@@ -108,6 +109,7 @@ def bundled(
         "held_out": held_out,
         "pretraining_steps": pretraining_steps,
         "sft_steps": sft_steps,
+        "slip_steps": slip_steps,
         "seed": seed,
     }
     settings = load_config(BundleConfig, flags, config)
