@@ -1,7 +1,8 @@
 """Batched generation against the plain forward pass, and requests against each other."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
@@ -185,8 +186,11 @@ def test_a_senseless_setting_is_refused_by_name(change: dict[str, object]) -> No
 
 
 async def test_a_cancelled_request_frees_its_place(model: Model) -> None:
+    def slowly(token_ids: Sequence[int]) -> None:
+        time.sleep(0.01)  # a request of a second
+
     with AsyncEngine(Engine(model, slots=1)) as front:
-        long = GenRequest(prompt_ids=prompt(9), max_tokens=100)
+        long = GenRequest(prompt_ids=prompt(9), max_tokens=100, mask=slowly)
         running = asyncio.create_task(front.complete(long))
         queued = asyncio.create_task(front.complete(long))
         await asyncio.sleep(0.01)
