@@ -20,14 +20,7 @@ from types import CodeType, MappingProxyType
 
 from .types import Limits
 
-AT_START = (
-    "runner",
-    "runner_files",
-    "runner_launch",
-    "runner_output",
-    "runner_process",
-    "runner_reset",
-)
+AT_START = ("runner", "runner_files", "runner_output", "runner_process", "runner_reset")
 LATER = ("runner_archive", "runner_calls", "runner_net", "runner_services", "runner_shell")
 """What most workspaces never need travels as source alone: a command line has its limits."""
 NO_RLIMITS: Mapping[int, int] = MappingProxyType({})

@@ -34,7 +34,6 @@ from .runner_files import (
     split,
     write,
 )
-from .runner_launch import Launcher
 from .runner_output import CHUNK, SPILL_DIR, Spill, Stream, Work, take
 from .runner_process import (
     end_everyone,
@@ -67,7 +66,6 @@ class Runner:
         self.requests, self.replies, self.config = requests, replies, config
         self.commands, self.oom_kills = 0, oom_kills()
         self.services: ServiceCalls | None = None
-        self.launcher: Launcher | None = None
         self.look = Look()
         self.wake, wake_end = os.pipe()
         for fd in (self.wake, wake_end):
@@ -130,7 +128,6 @@ class Runner:
 
     def on_renew(self, _: bytes) -> tuple[dict[str, Any], bytes]:
         """Undo all that was done here; what is there now is for the host to compare."""
-        self._end_launcher()
         end_everyone()
         if self.services:
             self.services.forget()
@@ -146,7 +143,7 @@ class Runner:
         work = self.work()
         place = os.path.join(WORKDIR, cwd)
         try:
-            pid, out_fd, err_fd = self.start(argv, env, place, stdin)
+            pid, out_fd, err_fd = start(argv, env, place, stdin, self.config["rlimits"])
         except OSError as error:
             work.err.add(f"cannot start {argv[0]!r}: {error.strerror}\n".encode())
             return work.outcome(-1, why="not_started")
@@ -156,46 +153,6 @@ class Runner:
             os.close(fd)
         why = "timed_out" if timed_out else self._why(status)
         return work.outcome(exit_code_of(status), why=why)
-
-    def start(
-        self, argv: list[str], env: dict[str, str], cwd: str, stdin: bytes
-    ) -> tuple[int, int, int]:
-        """Start a command; returns its pid and the read ends of its output.
-
-        Raises:
-            OSError: it cannot be started.
-        """
-        (out_r, out_w), (err_r, err_w) = os.pipe(), os.pipe()
-        source = input_of(stdin)
-        try:
-            pid = self._begin(argv, env, cwd, (source, out_w, err_w))
-        except OSError:
-            os.close(out_r)
-            os.close(err_r)
-            raise
-        finally:
-            for fd in (out_w, err_w, source):
-                os.close(fd)
-        return pid, out_r, err_r
-
-    def _begin(
-        self, argv: list[str], env: dict[str, str], cwd: str, descriptors: tuple[int, int, int]
-    ) -> int:
-        """Start a command by the launcher where there may be one; see `Launcher.start`."""
-        rlimits = self.config["rlimits"]
-        for _ in range(2 if os.getuid() == 0 and not self.keepers() else 0):
-            self.launcher = self.launcher or Launcher(rlimits)
-            try:
-                return self.launcher.start(argv, env, cwd, descriptors)
-            except EOFError:
-                self._end_launcher()
-        self._end_launcher()
-        return spawn(argv, env, cwd, dict(enumerate(descriptors)), rlimits)
-
-    def _end_launcher(self) -> None:
-        if self.launcher is not None:
-            self.launcher.end()
-            self.launcher = None
 
     def work(self) -> Work:
         """The books of the next command."""
@@ -217,48 +174,29 @@ class Runner:
         for fd in (*open_fds, self.wake):
             poll.register(fd, select.POLLIN)
         poll.register(self.requests.fileno(), 0)  # reports only that the host hung up
-        link = self.launcher.link.fileno() if self.launcher else -1
-        if link >= 0:
-            poll.register(link, select.POLLIN)
-        status = None if pid else int(signal.SIGKILL)
-        until = deadline if pid else 0.0
+        status: int | None = None
+        until = deadline
         while open_fds or status is None:
-            ended = None
             for fd, _ in poll.poll(max(0.0, until - time.monotonic()) * 1000):
                 if fd == self.requests.fileno():
                     os._exit(0)
                 elif fd == self.wake:
                     os.read(fd, CHUNK)
-                elif fd == link:
-                    poll.unregister(fd)
-                    ended = self._said()
                 elif not take(fd, streams[fd], spill):
                     poll.unregister(fd)
                     open_fds.discard(fd)
-            buried = reap(pid)  # its parent is ours, or its launcher is gone
-            ended = buried if ended is None else ended
+            ended = reap(pid)
             if ended is not None:
                 status = ended
                 until = min(deadline, time.monotonic() + LAST_WORDS_S)
             if time.monotonic() >= until:
                 break
         timed_out = status is None
-        killed = 0
-        if timed_out or not (self.launcher and self.launcher.alone()):
-            self._end_launcher()
-            killed = end_others(pid, self.keepers())
+        killed = end_others(pid, self.keepers())
         for fd in open_fds:
             while take(fd, streams[fd], spill):
                 pass
-        return (killed or signal.SIGKILL) if status is None else status, timed_out
-
-    def _said(self) -> int | None:
-        """The wait status of the launcher's command; None = the launcher is gone."""
-        assert self.launcher is not None, "it was there when the command began"
-        status = self.launcher.status()
-        if status is None:
-            self._end_launcher()
-        return status
+        return killed if status is None else status, timed_out
 
     def on_put(
         self, payload: bytes, *, files: list[tuple[str, int, int]], folders: list[str]
@@ -301,6 +239,28 @@ class Runner:
         names = sorted(found)
         sizes = [[name, len(found[name])] for name in names]
         return {"files": sizes}, b"".join(found[name] for name in names)
+
+
+def start(
+    argv: list[str], env: dict[str, str], cwd: str, stdin: bytes, rlimits: list[tuple[int, int]]
+) -> tuple[int, int, int]:
+    """Start a command; returns its pid and the read ends of its output.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    (out_r, out_w), (err_r, err_w) = os.pipe(), os.pipe()
+    source = input_of(stdin)
+    try:
+        pid = spawn(argv, env, cwd, {0: source, 1: out_w, 2: err_w}, rlimits)
+    except OSError:
+        os.close(out_r)
+        os.close(err_r)
+        raise
+    finally:
+        for fd in (out_w, err_w, source):
+            os.close(fd)
+    return pid, out_r, err_r
 
 
 def limit_lifetime(seconds: float) -> None:

@@ -1,7 +1,7 @@
 """Starting and ending processes as process 1 of a workspace. Part of `runner.py`, sent with it."""
 
 # File descriptors; and the runner starts faster without pathlib.
-# ruff: noqa: PTH110, PTH118, PTH123, PTH208
+# ruff: noqa: PTH118, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .runner_files import AGENT_ID
 
 TYPE_CHECKING = False  # as in `runner.py`
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import NoReturn
 
 SURVIVED_S = 10.0
@@ -57,7 +57,8 @@ def spawn(
             os.setsid()
             if os.getuid() != 0:
                 set_dumpable(True)  # nobody hostile is alive in it; needed to write the next file
-            first_to_go()
+            with contextlib.suppress(OSError):  # when memory runs out, it goes and not the runner
+                os.write(os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC), b"1000")
             _take(descriptors, terminal=terminal)
             for which, value in rlimits:
                 resource.setrlimit(which, (value, value))
@@ -86,43 +87,25 @@ def spawn(
 
 def _execute(argv: list[str], env: Mapping[str, str]) -> NoReturn:
     """As `os.execvpe`, which imports a module first: a millisecond in every child."""
+    if "/" in argv[0]:
+        os.execve(argv[0], argv, env)
     failure: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for program in programs(argv[0], env):
+    for folder in env.get("PATH", os.defpath).split(":"):
         try:
-            os.execve(program, argv, env)
-        except OSError as error:
+            os.execve(os.path.join(folder, argv[0]), argv, env)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:  # it is there and cannot be run; a later folder may have another
             failure = error
     raise failure
-
-
-def programs(name: str, env: Mapping[str, str]) -> Iterator[str]:
-    """The files that a name may stand for, the first that can be run is meant."""
-    if "/" in name:
-        yield name
-        return
-    for folder in env.get("PATH", os.defpath).split(":"):
-        path = os.path.join(folder, name)
-        if os.path.exists(path):
-            yield path
-
-
-def first_to_go() -> None:
-    """When memory runs out, this process goes and not the runner."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
-        file.write(b"1000")
-
-
-def give(descriptors: Iterable[int]) -> None:
-    """Let the command user open what a command gets, as /dev/stdout say."""
-    for fd in set(descriptors):
-        if os.fstat(fd).st_rdev != NULL:
-            os.fchown(fd, AGENT_ID, AGENT_ID)
 
 
 def _take(descriptors: Mapping[int, int], *, terminal: bool) -> None:
     """Make ours the new program's own. A failed program cannot say why on these any more."""
     if os.getuid() == 0:
-        give(descriptors.values())
+        for fd in set(descriptors.values()):
+            if os.fstat(fd).st_rdev != NULL:
+                os.fchown(fd, AGENT_ID, AGENT_ID)  # so that /dev/stdout can be opened
     for target, fd in [(target, _moved(fd)) for target, fd in descriptors.items()]:
         os.dup2(fd, target)
     if terminal:
@@ -234,14 +217,6 @@ def oom_kills() -> int:
             counts = dict(line.split() for line in lines)
             return int(counts.get("oom_kill", 0))
     return 0
-
-
-def close_others(kept: set[int]) -> None:
-    """Close every descriptor but these: the link to the host above all."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in kept:
-            with contextlib.suppress(OSError):
-                os.close(int(name))
 
 
 def exit_code_of(status: int) -> int:

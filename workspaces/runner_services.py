@@ -25,14 +25,7 @@ from typing import Any
 
 from .runner_files import WORKDIR, Refused
 from .runner_output import CHUNK, SPILL_DIR
-from .runner_process import (
-    adopt_orphans,
-    close_others,
-    descendants,
-    exit_code_of,
-    reap,
-    spawn,
-)
+from .runner_process import adopt_orphans, descendants, exit_code_of, reap, spawn
 
 MOST = 16
 LOG_ROOM = 1 << 20
@@ -328,6 +321,14 @@ class Keeper:
 
     def _say(self, fact: Mapping[str, Any]) -> None:
         os.write(self.status, json.dumps(fact).encode() + b"\n")
+
+
+def close_others(kept: set[int]) -> None:
+    """Close every descriptor but these: the link to the host above all."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
 
 
 def end_tree(pid: int, *, with_root: bool) -> None:

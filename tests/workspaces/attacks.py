@@ -139,9 +139,9 @@ print(len(held))
         "python3 -c 'import os, time; os.fork() and os._exit(0); os.setsid(); os.fork() and "
         "os._exit(0); time.sleep(4321)'"
     ),
-    # Linux says that `kill -9 -1` went well wherever there is somebody whom it did not reach.
     "killing everybody": Attack(
-        script="trap '' TERM; kill -9 -1; kill -TERM -1; for p in /proc/[0-9]*; do p=${p#/proc/}; "
+        script="trap '' TERM; kill -9 -1; kill -TERM -1 && echo BREACH everybody; "
+        "for p in /proc/[0-9]*; do p=${p#/proc/}; "
         "[ $p = 1 ] || [ $p = $$ ] || { kill -0 $p && echo BREACH $p; }; done; true"
     ),
     "killing the runner": python(

@@ -7,12 +7,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from rollmill.workspaces import DockerProvider, Workspace, WorkspaceGone, leftovers, opened
+from rollmill.workspaces import DockerProvider, WorkspaceGone, leftovers, opened
 from rollmill.workspaces.conformance import SPEC
 from rollmill.workspaces.engine import connect
 from rollmill.workspaces.reaper import LABEL, RUN_LABEL
@@ -158,58 +156,4 @@ async def test_the_office_image_recalculates_a_workbook() -> None:
         assert converted.exit_code == 0, converted
         assert (await workspace.exec(["python3", "-c", read])).stdout == "42\n"
         assert (await workspace.exec(["python3", "-c", "import uno, docx"])).exit_code == 0
-    await provider.close()
-
-
-async def launcher_of(workspace: Workspace) -> str:
-    """The number of the process that starts the commands of a workspace."""
-    return (await workspace.exec(["bash", "-c", "echo $PPID"])).stdout
-
-
-async def test_one_launcher_serves_until_somebody_is_left_behind() -> None:
-    provider = DockerProvider(run_id=f"launcher-{os.getpid()}")
-    async with opened(provider, SPEC) as workspace:
-        first = await launcher_of(workspace)
-        assert first not in ("0\n", "1\n")
-        assert (await workspace.exec(["no-such"])).exit_code == -1
-        assert await launcher_of(workspace) == first
-        await workspace.exec(["bash", "-c", "sleep 60 &"])
-        second = await launcher_of(workspace)
-        assert second not in (first, "1\n")
-        service = await workspace.start(["sleep", "60"])
-        assert await launcher_of(workspace) == "1\n"  # it would not be alone with its command
-        await service.stop()
-        assert await launcher_of(workspace) not in (first, second, "1\n")
-    await provider.close()
-
-
-def kill(pid: int) -> None:
-    """Kill a process whose parent does not look yet, and wait until it is dead."""
-    os.kill(pid, signal.SIGKILL)
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-        time.sleep(0.01)
-
-
-HARMS: dict[str, Callable[[int], None]] = {
-    "killed": kill,
-    "slowed": lambda pid: os.setpriority(os.PRIO_PROCESS, pid, 5),
-}
-
-
-@pytest.mark.parametrize("harm", HARMS)
-async def test_a_launcher_that_was_harmed_is_replaced(harm: str) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root may do this to a process of a container")
-    run_id = f"launcher-{harm}-{os.getpid()}"
-    provider = DockerProvider(run_id=run_id)
-    async with opened(provider, SPEC) as workspace:
-        before = await launcher_of(workspace)
-        client, _ = connect()
-        rows = client.top(leftovers(run_id)[0], ps_args="-o pid,ppid")["Processes"]
-        client.close()
-        HARMS[harm](next(int(pid) for pid, above in rows if above in [row[0] for row in rows]))
-        after = await launcher_of(workspace)
-        assert after not in (before, "1\n")
-        assert (await workspace.exec(["nice"])).stdout == "0\n"
-        assert await launcher_of(workspace) == await launcher_of(workspace)
     await provider.close()
