@@ -1,7 +1,7 @@
 """Recall: runs of random tokens that come twice, to learn copying before there is anything to say.
 
 A repair names files, columns and fragments that it read a moment ago, so a policy must copy; text
-alone teaches that late. For pre-training only; nothing of it enters a dataset.
+alone teaches that late. For training only; nothing of it enters a dataset.
 """
 
 from __future__ import annotations

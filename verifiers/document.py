@@ -142,7 +142,14 @@ def _all_text(block: Block) -> str:
 
 
 def _whole(block: Block) -> str:
-    told = [block["kind"], block["style"], _all_text(block), block["look"], block["pictures"]]
+    told = [
+        block["kind"],
+        block["style"],
+        _all_text(block),
+        block["look"],
+        block["pictures"],
+        block["concealed"],
+    ]
     return json.dumps([told, block["rows"]], ensure_ascii=False)
 
 

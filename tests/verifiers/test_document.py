@@ -17,6 +17,7 @@ import docx
 d = docx.Document()
 d.add_heading("Report", 1)
 d.add_paragraph("It was a good year.").runs[0].bold = True
+d.paragraphs[-1].add_run("For internal use.").font.hidden = True
 d.add_heading("Sales", 2)
 d.add_paragraph("Sales of 2023 follow.")
 t = d.add_table(rows=2, cols=2)
@@ -58,6 +59,11 @@ DAMAGES = {
     "nothing done": ("", "contains prices may rise contains Staff may leave absent None are known"),
     "another paragraph": (WORK + 'p[3].runs[0].text = "Sales of 2024 follow."', "unchanged"),
     "bold lost": (WORK + "p[1].runs[0].bold = None", "unchanged"),
+    "hidden text lost": (WORK + "p[1].runs[1].text = ''", "unchanged"),
+    "hidden text written elsewhere": (
+        WORK + "p[3].add_run('Psst.').font.hidden = True",
+        "unchanged",
+    ),
     "figure of the table": (WORK + 'd.tables[0].cell(1, 1).text = "1,300"', "table 1 unchanged"),
     "footer": (WORK + 'd.sections[0].footer.paragraphs[0].text = "Public"', "other parts"),
     "margin": (WORK + "d.sections[0].left_margin //= 2", "other parts"),

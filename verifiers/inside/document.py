@@ -1,7 +1,7 @@
 """Reads a .docx: its blocks in order, with tracked changes both ways, and what is not a block.
 
-Text is read with all tracked changes accepted, and again with all of them rejected. Hidden text is
-not read; text in the colour of its ground is.
+Text is read with all tracked changes accepted, and again with all of them rejected. Hidden text
+stands apart, to be compared and not to be read; text in the colour of its ground is read.
 """
 
 from __future__ import annotations
@@ -49,9 +49,8 @@ def document(path: Path) -> dict[str, Any]:
         sheet = next((t for _, kind, t in related(archive, main_part) if kind == "styles"), "")
         styles = list(named(tree(archive[sheet]), "style")) if sheet in archive else []
         body = next(named(tree(archive[main_part]), "body"))
-        _take_out_hidden(body, _hiding(styles))
-        names = _names(styles)
-        blocks = [_block(element, names) for element in _blocks(body)]
+        names, hiding = _names(styles), _hiding(styles)
+        blocks = [_block(element, names, hiding) for element in _blocks(body)]
         if len(blocks) > MAX_BLOCKS:
             raise Refusal("too_big", f"it has {len(blocks)} blocks, over {MAX_BLOCKS}")
         return {"blocks": blocks, "parts": dict(_parts(archive, main_part, body))}
@@ -65,7 +64,9 @@ def _blocks(element: Element) -> Iterator[Element]:
             yield from _blocks(child)
 
 
-def _block(element: Element, names: dict[str, str]) -> dict[str, Any]:
+def _block(element: Element, names: dict[str, str], hiding: frozenset[str]) -> dict[str, Any]:
+    hidden = list(_take_out_hidden(element, hiding))
+    concealed, kept = "".join(t for t, _ in hidden), "".join(t for t, added in hidden if not added)
     changes = sum(local(e) in (*ADDED, *REMOVED) for e in element.iter())
     pictures = sum(local(e) in ("blip", "chart") for e in element.iter())
     if local(element) == "tbl":
@@ -78,14 +79,16 @@ def _block(element: Element, names: dict[str, str]) -> dict[str, Any]:
             for row in named(element, "tr")
         ]
         was = ["\n".join(_text(p, ADDED) for p in named(c, "p")) for c in named(element, "tc")]
-        return {"kind": "table", "style": "", "text": "", "was": "\t".join(was), "rows": rows,
-                "look": "", "changes": changes, "pictures": pictures, "fresh": False}  # fmt: skip
+        return {"kind": "table", "style": "", "text": "", "was": "\t".join(was) + kept,
+                "concealed": concealed, "rows": rows, "look": "",
+                "changes": changes, "pictures": pictures, "fresh": False}  # fmt: skip
     style = next((attribute(e, "val") for e in named(element, "pStyle")), "")
     return {
         "kind": "paragraph",
         "style": names.get(style, style),
         "text": _text(element, REMOVED),
-        "was": _text(element, ADDED),
+        "was": _text(element, ADDED) + kept,
+        "concealed": concealed,
         "rows": [],
         "look": _look(element),
         "changes": changes,
@@ -162,9 +165,9 @@ def _vanishes(element: Element) -> bool | None:
     return None if mark is None else attribute(mark, "val") not in ("0", "false", "off")
 
 
-def _take_out_hidden(body: Element, hiding: frozenset[str]) -> None:
-    """Remove the runs that no reader sees."""
-    for paragraph in list(named(body, "p")):
+def _take_out_hidden(block: Element, hiding: frozenset[str]) -> Iterator[tuple[str, bool]]:
+    """Remove the runs that no reader sees; their texts, and whether each is a tracked insertion."""
+    for paragraph in list(named(block, "p")):
         below = hiding.intersection(attribute(e, "val") for e in named(paragraph, "pStyle"))
         for parent in list(paragraph.iter()):
             for run in [each for each in parent if local(each) == "r"]:
@@ -175,6 +178,7 @@ def _take_out_hidden(body: Element, hiding: frozenset[str]) -> None:
                 )
                 if own or (own is None and styled):
                     parent.remove(run)
+                    yield _text(run, ()), local(parent) in ADDED
 
 
 def _parts(archive: dict[str, bytes], part: str, body: Element) -> Iterator[tuple[str, str]]:
