@@ -21,7 +21,10 @@ from types import CodeType, MappingProxyType
 from .types import Limits
 
 AT_START = ("runner", "runner_files", "runner_output", "runner_process", "runner_reset")
-LATER = ("runner_archive", "runner_calls", "runner_net", "runner_services", "runner_shell")
+LATER = (
+    "runner_archive", "runner_calls", "runner_net", "runner_services", "runner_shell",
+    "runner_swift",
+)  # fmt: skip
 """What most workspaces never need travels as source alone: a command line has its limits."""
 NO_RLIMITS: Mapping[int, int] = MappingProxyType({})
 

@@ -36,6 +36,7 @@ from .runner_files import (
 )
 from .runner_output import CHUNK, SPILL_DIR, Spill, Stream, Work, take
 from .runner_process import (
+    NotStarted,
     end_everyone,
     end_others,
     exit_code_of,
@@ -54,8 +55,10 @@ if TYPE_CHECKING:
     from typing import IO, Any
 
     from .runner_calls import ServiceCalls
+    from .runner_swift import Swift
 
 FRAME = struct.Struct(">II")
+GROWN = 2
 LAST_WORDS_S = 0.1  # for output of children that outlive the command itself
 
 
@@ -66,6 +69,7 @@ class Runner:
         self.requests, self.replies, self.config = requests, replies, config
         self.commands, self.oom_kills = 0, oom_kills()
         self.services: ServiceCalls | None = None
+        self.swift: Swift | None = None
         self.look = Look()
         self.wake, wake_end = os.pipe()
         for fd in (self.wake, wake_end):
@@ -86,6 +90,7 @@ class Runner:
                 if name in ("exec", "run"):
                     raise  # what a command may fail with is a result; this is ours
                 self.reply({"error": kind_of(error), "message": str(error)})
+            self._grow_swift()
 
     def receive(self) -> tuple[dict[str, Any], bytes]:
         """The next request: header and payload."""
@@ -118,6 +123,12 @@ class Runner:
         found = self if hasattr(self, name) else self.services
         return getattr(found, name)  # type: ignore[no-any-return]
 
+    def forget_services(self) -> None:
+        """All of them are dead already."""
+        if self.services:
+            self.services.forget()
+        self.services = None
+
     def keepers(self) -> list[int]:
         """The processes whose descendants outlive a command."""
         return self.services.keepers() if self.services else []
@@ -129,8 +140,7 @@ class Runner:
     def on_renew(self, _: bytes) -> tuple[dict[str, Any], bytes]:
         """Undo all that was done here; what is there now is for the host to compare."""
         end_everyone()
-        if self.services:
-            self.services.forget()
+        self.forget_services()
         wipe()
         self.commands = 0
         limit_lifetime(self.config["lifetime_s"])
@@ -142,17 +152,48 @@ class Runner:
         """Run one command; its kept output is the payload (`cut` says where stderr starts)."""
         work = self.work()
         place = os.path.join(WORKDIR, cwd)
-        try:
-            pid, out_fd, err_fd = start(argv, env, place, stdin, self.config["rlimits"])
-        except OSError as error:
-            work.err.add(f"cannot start {argv[0]!r}: {error.strerror}\n".encode())
-            return work.outcome(-1, why="not_started")
+        (out_fd, out_w), (err_fd, err_w) = os.pipe(), os.pipe()
         streams = {out_fd: work.out, err_fd: work.err}
-        status, timed_out = self._watch(pid, streams, work.spill, work.started + timeout_s)
-        for fd in (out_fd, err_fd):
-            os.close(fd)
+        try:
+            started = self._start(argv, env, place, stdin, (out_w, err_w))
+            status, timed_out = self._watch(started, streams, work.spill, work.started + timeout_s)
+        except NotStarted as error:
+            work.err.add(f"cannot start {argv[0]!r}: {error}\n".encode())
+            return work.outcome(-1, why="not_started")
+        finally:
+            for fd in streams:
+                os.close(fd)
         why = "timed_out" if timed_out else self._why(status)
         return work.outcome(exit_code_of(status), why=why)
+
+    def _start(
+        self, argv: list[str], env: dict[str, str], cwd: str, stdin: bytes, outputs: tuple[int, int]
+    ) -> Callable[[], int]:
+        """Start a command and close its descriptors here; returns what tells its pid.
+
+        Raises:
+            NotStarted: it cannot be started; the function that is returned may raise it too.
+        """
+        ours = list(outputs)
+        try:
+            ours.insert(0, input_of(stdin))
+            if self.swift and not self.services:  # nobody else is alive
+                return self.swift.start(argv, env, cwd, ours)
+            pid = spawn(argv, env, cwd, dict(enumerate(ours)), self.config["rlimits"])
+            return lambda: pid
+        except OSError as error:
+            raise NotStarted(error.strerror) from error
+        finally:
+            for fd in ours:
+                os.close(fd)
+
+    def _grow_swift(self) -> None:
+        """From its third command on a workspace starts them in a way that takes time to load."""
+        if self.commands == GROWN and self.swift is None and os.getuid() == 0:
+            with contextlib.suppress(OSError, ImportError):
+                from .runner_swift import Swift
+
+                self.swift = Swift(self.config["rlimits"])
 
     def work(self) -> Work:
         """The books of the next command."""
@@ -167,7 +208,7 @@ class Runner:
         return "signal" if os.WIFSIGNALED(status) else None
 
     def _watch(
-        self, pid: int, streams: dict[int, Stream], spill: Spill, deadline: float
+        self, started: Callable[[], int], streams: dict[int, Stream], spill: Spill, deadline: float
     ) -> tuple[int, bool]:
         """Read until the command has ended or its time is up; then nobody is left alive."""
         poll, open_fds = select.poll(), set(streams)
@@ -185,14 +226,14 @@ class Runner:
                 elif not take(fd, streams[fd], spill):
                     poll.unregister(fd)
                     open_fds.discard(fd)
-            ended = reap(pid)
+            ended = reap(started())
             if ended is not None:
                 status = ended
                 until = min(deadline, time.monotonic() + LAST_WORDS_S)
             if time.monotonic() >= until:
                 break
         timed_out = status is None
-        killed = end_others(pid, self.keepers())
+        killed = end_others(started(), self.keepers())
         for fd in open_fds:
             while take(fd, streams[fd], spill):
                 pass
@@ -239,28 +280,6 @@ class Runner:
         names = sorted(found)
         sizes = [[name, len(found[name])] for name in names]
         return {"files": sizes}, b"".join(found[name] for name in names)
-
-
-def start(
-    argv: list[str], env: dict[str, str], cwd: str, stdin: bytes, rlimits: list[tuple[int, int]]
-) -> tuple[int, int, int]:
-    """Start a command; returns its pid and the read ends of its output.
-
-    Raises:
-        OSError: it cannot be started.
-    """
-    (out_r, out_w), (err_r, err_w) = os.pipe(), os.pipe()
-    source = input_of(stdin)
-    try:
-        pid = spawn(argv, env, cwd, {0: source, 1: out_w, 2: err_w}, rlimits)
-    except OSError:
-        os.close(out_r)
-        os.close(err_r)
-        raise
-    finally:
-        for fd in (out_w, err_w, source):
-            os.close(fd)
-    return pid, out_r, err_r
 
 
 def limit_lifetime(seconds: float) -> None:

@@ -85,8 +85,7 @@ class ArchiveCalls:
     def on_unpack(self, payload: bytes) -> tuple[dict[str, Any], bytes]:
         """Make the writable places what a tar of all of them says; every process ends."""
         end_everyone()
-        if self.runner.services:
-            self.runner.services.forget()
+        self.runner.forget_services()
         wipe()
         try:
             with as_agent(), tarfile.open(fileobj=io.BytesIO(payload), mode="r:") as tar:

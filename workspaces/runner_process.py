@@ -1,7 +1,7 @@
 """Starting and ending processes as process 1 of a workspace. Part of `runner.py`, sent with it."""
 
 # File descriptors; and the runner starts faster without pathlib.
-# ruff: noqa: PTH118, PTH123, PTH208
+# ruff: noqa: PTH110, PTH118, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -19,16 +19,21 @@ from .runner_files import AGENT_ID
 
 TYPE_CHECKING = False  # as in `runner.py`
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import NoReturn
 
 SURVIVED_S = 10.0
 OUT_OF_THE_WAY = 64
 NULL = os.makedev(1, 3)
+OOM_SCORE = "/proc/self/oom_score_adj"
 OOM_COUNTS = ("/sys/fs/cgroup/memory/memory.oom_control", "/sys/fs/cgroup/memory.events")
 """Where the kernel counts what it killed here for want of memory: cgroups v1, v2."""
 OUTRUN_S = 2.0
 """After so long, what forks faster than it is killed takes the services with it."""
+
+
+class NotStarted(Exception):
+    """A command that cannot be started, and why."""
 
 
 def spawn(
@@ -58,7 +63,7 @@ def spawn(
             if os.getuid() != 0:
                 set_dumpable(True)  # nobody hostile is alive in it; needed to write the next file
             with contextlib.suppress(OSError):  # when memory runs out, it goes and not the runner
-                os.write(os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC), b"1000")
+                os.write(os.open(OOM_SCORE, os.O_WRONLY | os.O_CLOEXEC), b"1000")
             _take(descriptors, terminal=terminal)
             for which, value in rlimits:
                 resource.setrlimit(which, (value, value))
@@ -87,25 +92,37 @@ def spawn(
 
 def _execute(argv: list[str], env: Mapping[str, str]) -> NoReturn:
     """As `os.execvpe`, which imports a module first: a millisecond in every child."""
-    if "/" in argv[0]:
-        os.execve(argv[0], argv, env)
     failure: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for folder in env.get("PATH", os.defpath).split(":"):
+    for program in programs(argv[0], env):
         try:
-            os.execve(os.path.join(folder, argv[0]), argv, env)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:  # it is there and cannot be run; a later folder may have another
+            os.execve(program, argv, env)
+        except OSError as error:
             failure = error
     raise failure
+
+
+def programs(name: str, env: Mapping[str, str]) -> Iterator[str]:
+    """The files that a name may stand for; the first that can be run is meant."""
+    if "/" in name:
+        yield name
+        return
+    for folder in env.get("PATH", os.defpath).split(":"):
+        path = os.path.join(folder, name)
+        if os.path.exists(path):
+            yield path
+
+
+def give(descriptors: Iterable[int]) -> None:
+    """Let the command user open what a command gets, as /dev/stdout say."""
+    for fd in set(descriptors):
+        if os.fstat(fd).st_rdev != NULL:
+            os.fchown(fd, AGENT_ID, AGENT_ID)
 
 
 def _take(descriptors: Mapping[int, int], *, terminal: bool) -> None:
     """Make ours the new program's own. A failed program cannot say why on these any more."""
     if os.getuid() == 0:
-        for fd in set(descriptors.values()):
-            if os.fstat(fd).st_rdev != NULL:
-                os.fchown(fd, AGENT_ID, AGENT_ID)  # so that /dev/stdout can be opened
+        give(descriptors.values())
     for target, fd in [(target, _moved(fd)) for target, fd in descriptors.items()]:
         os.dup2(fd, target)
     if terminal:

@@ -204,15 +204,17 @@ async def timed_ms(work: Awaitable[object]) -> float:
     return (time.perf_counter() - began) * 1e3
 
 
-async def exec_ms(open_box: Mapping[str, Opener], rounds: int) -> dict[str, list[float]]:
-    """One command in a box that is open, each in turn."""
+async def exec_ms(
+    open_box: Mapping[str, Opener], rounds: int, *, at_a_turn: int
+) -> dict[str, list[float]]:
+    """Commands in a box that is open, each side some at a turn."""
     found: dict[str, list[float]] = {name: [] for name in open_box}
     async with AsyncExitStack() as stack:
         boxes = {name: await stack.enter_async_context(one()) for name, one in open_box.items()}
         for number in range(rounds + 3):
             for name, box in boxes.items():
-                took = await timed_ms(box.run(TRUE))
-                found[name] += [took] * (number >= 3)  # the first are warm-up
+                took = [await timed_ms(box.run(TRUE)) for _ in range(at_a_turn)]
+                found[name] += took * (number >= 3)  # the first are warm-up
     return found
 
 
@@ -323,7 +325,8 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         image = (await provider.prepare(["python"]))["python"]
         open_box = await asyncio.to_thread(openers, provider, image)
         _say("commands")
-        commands = await exec_ms(open_box, 20 if quick else 200)
+        commands = await exec_ms(open_box, 4 if quick else 20, at_a_turn=COMMANDS)
+        alone = await exec_ms(open_box, 20 if quick else 200, at_a_turn=1)
         _say("openings")
         peers = [name for name in open_box if name != "ours"]
         starts: dict[str, list[float]] = {name: [] for name in (*peers, *OPENINGS)}
@@ -353,6 +356,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     _say("many workspaces")
     return {
         "exec_ms_p50": compared({name: median(took) for name, took in commands.items()}),
+        "exec_apart_ms_p50": compared({name: median(took) for name, took in alone.items()}),
         "acquire_ms_p50": compared({"ours": opening["pool"], **started}),
         "acquire_cold_ms_p50": compared({"ours": opening["cold"], **started}),
         "acquire_bwrap_ms_p50": opening["bwrap"],

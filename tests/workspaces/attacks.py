@@ -172,6 +172,20 @@ for name in os.listdir("/proc"):
             attempt(file, os.open, f"/proc/{name}/{file}", os.O_RDWR)
 """
     ),
+    "the threads of whoever starts commands": python(
+        """
+end = time.monotonic() + 1
+while time.monotonic() < end:
+    for number in map(int, os.listdir("/proc/1/task")):
+        for signal in (9, 11, 19, 32, 33, 40):
+            libc.tgkill(1, number, signal)
+        attempt("priority", os.setpriority, os.PRIO_PROCESS, number, 19)
+        attempt("affinity", os.sched_setaffinity, number, {0})
+        attempt("policy", os.sched_setscheduler, number, os.SCHED_IDLE, os.sched_param(0))
+        attempt("limits", resource.prlimit, number, resource.RLIMIT_NOFILE, (3, 3))
+        attempt("traced", libc.ptrace, 16, number, 0, 0)
+"""
+    ),
     "the runner's limits": python(
         """
 attempt("limits", resource.prlimit, 1, resource.RLIMIT_NOFILE, (3, 3))

@@ -34,11 +34,14 @@ KNOWN_GAPS = {
     ("bwrap", "inode filler"): "bubblewrap sets no inode limit; the memory limit counts them",
     ("bwrap", "inode filler in shared memory"): "the same",
     ("bwrap", "the runner's limits"): "one user: a command can spoil its own workspace's runner",
+    ("bwrap", "the threads of whoever starts commands"): "the same",
 }
 if not writable_cgroups():
     for name in ("memory in many processes", "memory in files", "cpu"):
         KNOWN_GAPS["bwrap", name] = "rlimits count each process alone, and no files"
 WARM_CALLS = 15
+GROWN = 3
+"""Commands after which a workspace starts the next one in its usual way."""
 
 
 @dataclass
@@ -86,6 +89,8 @@ def test_an_attack_is_held_and_the_neighbour_does_not_feel_it(scene: Scene, name
 
     async def under_attack() -> None:
         async with opened(scene.provider, SPEC) as workspace:
+            for _ in range(GROWN):
+                await workspace.exec(["true"])
             running = asyncio.create_task(workspace.exec(attack.argv, timeout_s=attack.timeout_s))
             while not running.done():
                 await answer_s(scene.neighbour)
@@ -99,6 +104,17 @@ def test_an_attack_is_held_and_the_neighbour_does_not_feel_it(scene: Scene, name
         assert best < 3 * scene.usual_s + 0.05, (best, scene.usual_s)
 
     scene.loop.run(under_attack())
+
+
+def test_who_kills_everybody_at_once_kills_nobody_who_starts_commands(scene: Scene) -> None:
+    async def killing() -> None:
+        async with opened(scene.provider, SPEC) as workspace:
+            for number in range(30):
+                await workspace.exec(["sh", "-c", "kill -9 -1"])
+                alive = await workspace.exec(["sh", "-c", f"nice; echo {number}"])
+                assert (alive.exit_code, alive.stdout) == (0, f"0\n{number}\n"), alive
+
+    scene.loop.run(killing())
 
 
 def test_burning_every_cpu_gets_no_more_than_the_share(scene: Scene) -> None:

@@ -157,3 +157,15 @@ async def test_the_office_image_recalculates_a_workbook() -> None:
         assert (await workspace.exec(["python3", "-c", read])).stdout == "42\n"
         assert (await workspace.exec(["python3", "-c", "import uno, docx"])).exit_code == 0
     await provider.close()
+
+
+async def test_a_workspace_in_use_starts_commands_without_a_copy_of_the_runner() -> None:
+    provider = DockerProvider(run_id=f"swift-{os.getpid()}")
+    async with opened(provider, SPEC) as workspace:
+        page_faults = ["cut", "-d", " ", "-f", "10", "/proc/self/stat"]
+        first, *_, last = [int((await workspace.exec(page_faults)).stdout) for _ in range(4)]
+        service = await workspace.start(["sleep", "60"])  # somebody else is alive
+        beside = int((await workspace.exec(page_faults)).stdout)
+        await service.stop()
+    await provider.close()
+    assert last < first / 2 < beside
