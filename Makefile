@@ -41,9 +41,12 @@ setup: .venv/.dev
 	@mkdir -p .build/types && ln -sfn ../.. .build/types/rollmill
 	@touch $@
 
+# Packages whose test suites take seconds: a task runs its suite a dozen times before it is admitted.
+DEMO_SOURCES := $(addprefix --source ,munch semver mpg midwest)
+
 demo: .venv/.run
 	$(BIN)/rollmill doctor --fix
-	$(BIN)/rollmill generate --tasks coding,cowork --n 4 --policy gold --policy bundled --out $(DEMO)
+	$(BIN)/rollmill generate --tasks coding,cowork $(DEMO_SOURCES) --n 4 --policy gold --policy bundled --out $(DEMO)
 	$(BIN)/rollmill train sft $(DEMO) --steps 10 --out $(DEMO)/sft
 	$(BIN)/rollmill report $(DEMO)
 

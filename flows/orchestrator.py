@@ -14,9 +14,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -30,10 +31,13 @@ class NoOrchestrator(RuntimeError):
 
 
 @contextmanager
-def orchestrated() -> Iterator[None]:
+def orchestrated(load: Callable[[], Any] = lambda: None) -> Iterator[Any]:
     """Inside the block Prefect has a server, its own home, and no voice on the screen.
 
     Enter it before Prefect is imported.
+
+    Args:
+        load: imports what the block needs, while the server starts; the block gets its result.
 
     Raises:
         NoOrchestrator: no server answers.
@@ -42,7 +46,7 @@ def orchestrated() -> Iterator[None]:
     url = os.environ.get("PREFECT_API_URL")
     if url:
         _await_health(url, None, hint="start that server or unset PREFECT_API_URL")
-        yield
+        yield load()
         return
     os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
     with socket.socket() as listener, (home / "start.lock").open("w") as lock:
@@ -52,9 +56,10 @@ def orchestrated() -> Iterator[None]:
         server = _start(listener, home / "server.log")
         os.environ["PREFECT_API_URL"] = url
         try:
+            loaded = load()
             _await_health(url, server, hint=f"see {home / 'server.log'}")
             fcntl.flock(lock, fcntl.LOCK_UN)
-            yield
+            yield loaded
         finally:
             del os.environ["PREFECT_API_URL"]
             _stop(server)

@@ -12,6 +12,11 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
+AHEAD = 4
+"""How many times `at_once` results may wait for an earlier one. A straggler holds up nobody, and
+little is done again where a run is killed."""
+
+
 @asynccontextmanager
 async def in_order(
     work: Callable[[ItemT], Awaitable[ResultT]], items: Iterable[ItemT], *, at_once: int
@@ -22,15 +27,23 @@ async def in_order(
     """
     window: deque[asyncio.Future[ResultT]] = deque()
 
+    def busy() -> list[asyncio.Future[ResultT]]:
+        return [future for future in window if not future.done()]
+
     async def results() -> AsyncGenerator[ResultT, None]:
-        for item in items:
-            window.append(asyncio.ensure_future(work(item)))
-            if len(window) >= at_once:
-                yield await window[0]
-                window.popleft()
-        while window:
-            yield await window[0]
-            window.popleft()
+        rest = iter(items)
+        while True:
+            while len(busy()) < at_once and len(window) < AHEAD * at_once:
+                try:
+                    window.append(asyncio.ensure_future(work(next(rest))))
+                except StopIteration:
+                    break
+            if not window:
+                return
+            if window[0].done():
+                yield window.popleft().result()
+            else:
+                await asyncio.wait(busy(), return_when=asyncio.FIRST_COMPLETED)
 
     stream = results()
     try:

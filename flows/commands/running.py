@@ -69,13 +69,12 @@ def run_flow(
     """Run a Prefect flow to its end with progress on standard error.
 
     Args:
-        load: imports the flow; called once Prefect has its server and home.
+        load: imports the flow; called once Prefect knows its server and home.
     """
     from ..orchestrator import orchestrated
     from ..progress import shown
 
-    with orchestrated(), shown(quiet=quiet), heard():
-        flow = load()
+    with orchestrated(load) as flow, shown(quiet=quiet), heard():
         from prefect.exceptions import TerminationSignal
 
         try:

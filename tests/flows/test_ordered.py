@@ -24,6 +24,24 @@ async def test_results_keep_the_order_and_the_limit_holds() -> None:
     assert most == 5
 
 
+async def test_a_straggler_holds_up_nobody_for_a_while() -> None:
+    begun: list[int] = []
+    straggler = asyncio.Event()
+
+    async def work(item: int) -> int:
+        begun.append(item)
+        if item == 0:
+            await straggler.wait()
+        elif item == 7:
+            straggler.set()
+        return item
+
+    async with asyncio.timeout(10), in_order(work, range(20), at_once=2) as results:
+        assert await anext(results) == 0
+        assert begun == list(range(8))  # and not all of them: the results take room
+        assert [result async for result in results] == list(range(1, 20))
+
+
 async def test_leaving_early_cancels_what_is_under_way() -> None:
     ended: list[int] = []
 
