@@ -47,7 +47,7 @@ DEMO_SOURCES := $(addprefix --source ,munch semver mpg midwest)
 demo: .venv/.run
 	$(BIN)/rollmill doctor --fix
 	$(BIN)/rollmill generate --tasks coding,cowork $(DEMO_SOURCES) --n 4 --policy gold --policy bundled --out $(DEMO)
-	$(BIN)/rollmill train sft $(DEMO) --steps 10 --out $(DEMO)/sft
+	$(BIN)/rollmill train sft $(DEMO) --steps 5 --out $(DEMO)/sft
 	$(BIN)/rollmill report $(DEMO)
 
 check: .venv/.dev
