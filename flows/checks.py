@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..pipelines.families import family_names, get_family
 from ..pipelines.rollout.judging import open_judge
@@ -16,6 +17,9 @@ from ..verifiers import RubricVerifier
 from ..workspaces import MIB, DiskFull
 from .config import ConfigError, GenerateConfig, SftConfig
 from .sources import choose_sources
+
+if TYPE_CHECKING:
+    import torch
 
 FREE_BYTES = 512 * MIB
 """What a run must find free where it writes."""
@@ -56,13 +60,35 @@ def check_judges(tasks: Iterable[Task], judges: Sequence[str]) -> None:
 
 
 def check_sft(config: SftConfig) -> None:
-    """The data is there and so is room for the result.
+    """The data and the device are there, and so is room for the result.
 
     Raises:
-        ConfigError, DiskFull: a path cannot be used.
+        ConfigError, DiskFull: a path or the device cannot be used.
     """
     data_folders(config.data)
+    if config.device != "auto":
+        training_device(config)
     _demand_room(config.out)
+
+
+def training_device(config: SftConfig) -> torch.device:
+    """Where to train.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    import torch  # not for the commands that need none
+
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() and config.ranks == 1 else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # an assertion where PyTorch has no CUDA
+        raise ConfigError(
+            f"expected a device that PyTorch has here, got {name}: {str(error).splitlines()[0]}; "
+            "leave --device out, or install PyTorch for it"
+        ) from None
 
 
 def data_folders(patterns: Sequence[str]) -> list[Path]:

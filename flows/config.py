@@ -101,6 +101,8 @@ class SftConfig(BaseModel):
     lr: float = Field(default=3e-4, gt=0)
     warmup_steps: int = Field(default=10, ge=0)
     dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+    """Where to train: cpu, cuda, cuda:1 and so on; auto = a GPU if there is one."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     checkpoint_every: int = Field(default=100, ge=1)
     ranks: int = Field(default=1, ge=1)
@@ -121,6 +123,8 @@ class SftConfig(BaseModel):
             )
         if self.ranks > 1 and self.dtype != "float32":
             raise ValueError(f"dtype must be float32 on several ranks, got {self.dtype}")
+        if self.ranks > 1 and self.device not in ("auto", "cpu"):
+            raise ValueError(f"device must be cpu on several ranks, got {self.device}")
         return self
 
 

@@ -25,7 +25,7 @@ from ..model.train.samples import Sample, samples_from_row
 from ..pipelines.dataset.lock import WriteLock
 from ..pipelines.dataset.store import read_rows
 from . import progress
-from .checks import check_sft, data_folders
+from .checks import check_sft, data_folders, training_device
 from .config import ConfigError, SftConfig
 from .start import at_start
 
@@ -43,6 +43,7 @@ def train_sft(config: SftConfig) -> dict[str, Any]:
     check_sft(config)
     torch.manual_seed(config.seed)
     model, tokenizer = _first_weights(config.init)
+    model.to(training_device(config))
     folders = data_folders(config.data)
     rows = (row for folder in folders for row in _rows(folder, "train"))
     samples = _samples(rows, tokenizer, config.keep)

@@ -302,4 +302,5 @@ class PackedAttention:
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> torch.Tensor:
         """Attend within segments; see `Attend`."""
-        return tree_attention(q, k, v, self._exits.to(q.device))
+        self._exits = self._exits.to(q.device)
+        return tree_attention(q, k, v, self._exits)

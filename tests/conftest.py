@@ -18,9 +18,6 @@ from rollmill.workspaces import EngineUnavailable, leftovers
 
 from .engines import OwnEngine
 
-# Before anything imports Triton: its kernels run on the CPU, interpreted.
-os.environ.setdefault("TRITON_INTERPRET", "1")
-
 GRACE_S = 10.0
 """How long a container may outlive what it was made for."""
 

@@ -39,6 +39,9 @@ def sft(
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [3e-4]")] = None,
     warmup_steps: Annotated[int | None, typer.Option(help="[10]")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16. [float32]")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1 and so on. [a GPU if there is one]")
+    ] = None,
     keep: Annotated[str | None, typer.Option(help="passed or scored episodes. [passed]")] = None,
     seed: Annotated[int | None, typer.Option(help="[0]")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps. [100]")] = None,
@@ -67,6 +70,7 @@ def sft(
         lr=lr,
         warmup_steps=warmup_steps,
         dtype=dtype,
+        device=device,
         keep=keep,
         seed=seed,
         checkpoint_every=checkpoint_every,

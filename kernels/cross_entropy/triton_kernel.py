@@ -1,6 +1,7 @@
 """Summed cross-entropy in Triton: chunks of logits by GEMM, value and gradient by a row kernel.
 
-The gradient overwrites the logits. Memory: `ROWS` x vocabulary in the type of `hidden`.
+The gradient overwrites the logits; memory and targets outside the vocabulary as in
+`token_logprobs`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from ..token_logprobs.triton_kernel import ROWS, rows_gradient, rows_logprobs
+from ..token_logprobs.triton_kernel import chunks, rows_gradient, rows_logprobs
 
 
 def cross_entropy(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -29,8 +30,7 @@ class _CrossEntropy(torch.autograd.Function):
         logprobs = hidden.new_empty(targets.shape, dtype=torch.float32)
         total = torch.empty_like(logprobs)
         minus = -torch.ones_like(logprobs)
-        for start in range(0, len(targets), ROWS):
-            rows = slice(start, start + ROWS)
+        for rows in chunks(hidden):
             logits = F.linear(hidden[rows], head)
             rows_logprobs(logits, targets[rows], logprobs[rows], total[rows])
             rows_gradient(logits, targets[rows], total[rows], minus[rows])

@@ -1,7 +1,7 @@
-"""Attention over a paged cache in Triton: a program a token and key head, page by page.
+"""Attention over a paged cache in Triton: a program a token and key head, S positions at a time.
 
 p_ pointer, b_ block of values; G query heads a key head (U = G rounded up), D dimensions (C rounded
-up), T tokens of a page (S rounded up), K key heads, M pages a row of the table.
+up), T tokens of a page, K key heads, M pages a row of the table.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+
+_POSITIONS = 64
 
 
 def paged_attention(
@@ -39,7 +41,7 @@ def paged_attention(
             D=dim,
             C=max(16, triton.next_power_of_2(dim)),
             T=page,
-            S=max(16, triton.next_power_of_2(page)),
+            S=_POSITIONS,
             K=kv_heads,
         )
     return out
@@ -68,7 +70,6 @@ def _attend(
     owner = tl.load(p_owner + row)
     members = tl.arange(0, U)
     columns = tl.arange(0, C)
-    slots = tl.arange(0, S)
     length = tl.load(p_positions + row) + 1
     at = ((row * K + kv_head) * G + members[:, None]) * D + columns[None, :]
     whole = (members[:, None] < G) & (columns[None, :] < D)
@@ -76,13 +77,14 @@ def _attend(
     b_highest = tl.full([U], -1.0e30, dtype=tl.float32)
     b_sum = tl.zeros([U], dtype=tl.float32)
     b_out = tl.zeros([U, C], dtype=tl.float32)
-    for number in range((length + T - 1) // T):
-        page = tl.load(p_table + owner * M + number).to(tl.int64)
-        valid = (slots < T) & (number * T + slots < length)
-        start = (page * K + kv_head) * T * D
-        where = start + slots[:, None] * D + columns[None, :]
+    for start in range(0, length, S):
+        slots = start + tl.arange(0, S)
+        valid = slots < length
+        page = tl.load(p_table + owner * M + slots // T, mask=valid, other=0).to(tl.int64)
+        first = (page * K + kv_head) * T * D
         inside = valid[:, None] & (columns[None, :] < D)
-        turned = start + columns[None, :] * T + slots[:, None]
+        where = first[:, None] + (slots % T)[:, None] * D + columns[None, :]
+        turned = first[:, None] + columns[None, :] * T + (slots % T)[:, None]
         b_k = tl.load(p_k + turned, mask=inside, other=0.0)
         b_v = tl.load(p_v + where, mask=inside, other=0.0)
         b_s = tl.dot(b_q, tl.trans(b_k), input_precision="ieee") / tl.sqrt(D * 1.0)

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch.autograd.function import once_differentiable
 
-_PROGRAMS = 256
+_PROGRAMS = 512
 
 
 def qk_norm_rotary(
@@ -56,7 +56,9 @@ class _QkNormRotary(torch.autograd.Function):
 
 def _sizes(x: torch.Tensor, cos: torch.Tensor) -> dict[str, int]:
     width = x.shape[1] * x.shape[2]
-    return {"W": width, "D": x.shape[2], "R": cos.shape[1], "C": triton.next_power_of_2(width)}
+    columns = triton.next_power_of_2(width)
+    sizes = {"W": width, "D": x.shape[2], "R": cos.shape[1], "C": columns}
+    return sizes | {"num_warps": min(16, max(4, columns // 512))}
 
 
 @triton.jit

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch.autograd.function import once_differentiable
 
-_PROGRAMS = 256
+_PROGRAMS = 512
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -27,8 +27,7 @@ class _RmsNorm(torch.autograd.Function):
         out = torch.empty_like(rows)
         scale = rows.new_empty(rows.shape[0], dtype=torch.float32)
         if len(rows):
-            columns = triton.next_power_of_2(rows.shape[1])
-            _forward[(len(rows),)](rows, weight, out, scale, eps, D=rows.shape[1], C=columns)
+            _forward[(len(rows),)](rows, weight, out, scale, eps, **_sizes(rows))
         ctx.save_for_backward(rows, weight, scale)
         return out.view_as(x)
 
@@ -40,12 +39,16 @@ class _RmsNorm(torch.autograd.Function):
         d_x = torch.empty_like(rows)
         d_weight = rows.new_zeros(programs, rows.shape[1], dtype=torch.float32)
         if len(rows):
-            columns = triton.next_power_of_2(rows.shape[1])
             flat = grad.reshape(rows.shape).contiguous()
             _backward[(programs,)](
-                rows, weight, scale, flat, d_x, d_weight, len(rows), D=rows.shape[1], C=columns
+                rows, weight, scale, flat, d_x, d_weight, len(rows), **_sizes(rows)
             )
         return d_x.view(grad.shape), d_weight.sum(0).to(weight.dtype), None
+
+
+def _sizes(rows: torch.Tensor) -> dict[str, int]:
+    columns = triton.next_power_of_2(rows.shape[1])
+    return {"D": rows.shape[1], "C": columns, "num_warps": min(16, max(4, columns // 512))}
 
 
 @triton.jit

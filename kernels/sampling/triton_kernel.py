@@ -1,8 +1,9 @@
 """Sampling in Triton: a program a row, without sorting.
 
 Each token has a key that orders logits and, among equals, the lower id first. The token wanted at
-a share of the mass is found by halving the range of keys 64 times, with a pass over the row each:
-first where top-k ends, then where top-p ends, then what the uniform number picks.
+a share of the mass is found by halving a range of keys until one token is left in it, with a pass
+over the row each: first where top-k ends, then where top-p ends, then what the uniform number
+picks.
 
 p_ pointer, b_ block of values, V vocabulary, C columns of a block.
 """
@@ -13,7 +14,9 @@ import torch
 import triton
 import triton.language as tl
 
-_COLUMNS = 4096
+_COLUMNS = 8192
+_LEAST: tl.constexpr = tl.constexpr(-(2**63))
+_MOST: tl.constexpr = tl.constexpr(2**63 - 1)
 
 
 def sample(
@@ -37,6 +40,7 @@ def sample(
             logprobs,
             V=vocab,
             C=min(_COLUMNS, triton.next_power_of_2(vocab)),
+            num_warps=16 if vocab > _COLUMNS else 4,
         )
     return tokens, logprobs
 
@@ -66,32 +70,25 @@ def _sample(
             p_row + start + tl.arange(0, C), mask=start + tl.arange(0, C) < V, other=-float("inf")
         )
         highest = tl.maximum(highest, tl.max(b_x, axis=0))
-    whole, _ = _above(p_row, tl.full([], -9223372036854775808, tl.int64), heat, highest, V, C)
-
-    # The lowest keys that top-k and then top-p keep.
-    low = tl.full([], -9223372036854775808, tl.int64)
-    high = tl.full([], 9223372036854775807, tl.int64)
-    for _step in range(64):
-        middle = (low >> 1) + (high >> 1) + (low & high & 1)
-        _mass, count = _above(p_row, middle, heat, highest, V, C)
-        fits = count < top_k  # of the keys above
-        high = tl.where(fits, middle, high)
-        low = tl.where(fits, low, middle + 1)
-    last = high
-    mass, _ = _above(p_row, last - 1, heat, highest, V, C)
-    wanted = tl.load(p_top_p + row) * mass
-    last = tl.maximum(last, _first_below(p_row, wanted, 1, heat, highest, V, C))
-    mass, _ = _above(p_row, last - 1, heat, highest, V, C)
-    wanted = tl.load(p_uniform + row) * mass
-    last = tl.maximum(last, _first_below(p_row, wanted, 0, heat, highest, V, C))
+    last = tl.full([], _LEAST, tl.int64)  # the lowest key that is kept
+    whole, kept = _above(p_row, last, heat, highest, V, C)
+    mass = whole
+    if top_k < V:
+        last = _lowest(p_row, top_k.to(tl.float32), last, kept, 0, heat, highest, V, C)
+        mass, kept = _above(p_row, last - 1, heat, highest, V, C)
+    top_p = tl.load(p_top_p + row)
+    if top_p < 1.0:
+        last = _lowest(p_row, top_p * mass, last, kept, 1, heat, highest, V, C)
+        mass, kept = _above(p_row, last - 1, heat, highest, V, C)
+    last = _lowest(p_row, tl.load(p_uniform + row) * mass, last, kept, 2, heat, highest, V, C)
 
     # The token with the lowest key from `last` on.
-    lowest = tl.full([], 9223372036854775807, tl.int64)
+    lowest = tl.full([], _MOST, tl.int64)
     for start in range(0, V, C):
         at = start + tl.arange(0, C)
         b_x = tl.load(p_row + at, mask=at < V, other=-float("inf"))
         b_key = _key(b_x, at)
-        b_key = tl.where((at < V) & (b_key >= last), b_key, 9223372036854775807)
+        b_key = tl.where((at < V) & (b_key >= last), b_key, _MOST)
         lowest = tl.minimum(lowest, tl.min(b_key, axis=0))
     token = 0xFFFFFFFF - (lowest & 0xFFFFFFFF)
     tl.store(p_tokens + row, token)
@@ -122,16 +119,27 @@ def _above(p_row, bound, heat, highest, V: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
-def _first_below(
-    p_row, wanted, strict: tl.constexpr, heat, highest, V: tl.constexpr, C: tl.constexpr
+def _lowest(
+    p_row, wanted, low, count, KIND: tl.constexpr, heat, highest, V: tl.constexpr, C: tl.constexpr
 ):
-    """The lowest bound with at most (`strict`: less than) the wanted mass above it."""
-    low = tl.full([], -9223372036854775808, tl.int64)
-    high = tl.full([], 9223372036854775807, tl.int64)
-    for _step in range(64):
+    """The lowest bound, from `low` on, above which there is little enough.
+
+    KIND: 0 = fewer tokens than wanted, 1 = less mass than wanted, 2 = no more mass than wanted.
+    `count`: the tokens from `low` on. Bounds with the same tokens above them count as equal.
+    """
+    high = tl.full([], _MOST, tl.int64)
+    above = 0
+    while (low < high) & (count - above > 1):
         middle = (low >> 1) + (high >> 1) + (low & high & 1)
-        mass, _ = _above(p_row, middle, heat, highest, V, C)
-        fits = mass < wanted if strict else mass <= wanted
+        mass, number = _above(p_row, middle, heat, highest, V, C)
+        if KIND == 0:
+            fits = number.to(tl.float32) < wanted
+        elif KIND == 1:
+            fits = mass < wanted
+        else:
+            fits = mass <= wanted
         high = tl.where(fits, middle, high)
+        above = tl.where(fits, number, above)
         low = tl.where(fits, low, middle + 1)
-    return high
+        count = tl.where(fits, count, number)
+    return low

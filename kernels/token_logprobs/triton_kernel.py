@@ -1,11 +1,13 @@
 """Token log-probabilities in Triton: chunks of logits by GEMM, then one pass over each row.
 
-Memory: `ROWS` x vocabulary in the type of `hidden`; the gradient overwrites the logits.
+Memory: no more logits at a time than the head has weights, in the type of `hidden`; the gradient
+overwrites the logits. A target outside the vocabulary gives NaN: nothing here waits for the GPU.
 p_ pointer, b_ block of values, V vocabulary, C columns of a block.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ import triton
 import triton.language as tl
 from torch.autograd.function import once_differentiable
 
-ROWS = 512
+_ROWS = 512
 _COLUMNS = 4096
 
 
@@ -30,8 +32,7 @@ class _TokenLogprobs(torch.autograd.Function):
     ) -> torch.Tensor:
         out = hidden.new_empty(targets.shape, dtype=torch.float32)
         total = torch.empty_like(out)
-        for start in range(0, len(targets), ROWS):
-            rows = slice(start, start + ROWS)
+        for rows in chunks(hidden):
             logits = F.linear(hidden[rows], head)
             rows_logprobs(logits, targets[rows], out[rows], total[rows])
         ctx.save_for_backward(hidden, head, targets, total)
@@ -44,13 +45,18 @@ class _TokenLogprobs(torch.autograd.Function):
         grad = grad.contiguous()
         d_hidden = torch.empty_like(hidden)
         d_head = torch.zeros_like(head, dtype=torch.float32)
-        for start in range(0, len(targets), ROWS):
-            rows = slice(start, start + ROWS)
+        for rows in chunks(hidden):
             logits = F.linear(hidden[rows], head)
             rows_gradient(logits, targets[rows], total[rows], grad[rows])
             torch.mm(logits, head, out=d_hidden[rows])
             d_head += logits.t() @ hidden[rows]
         return d_hidden, d_head.to(head.dtype), None
+
+
+def chunks(hidden: torch.Tensor) -> Iterator[slice]:
+    """Rows to be taken at a time: fewer would read and write the head's gradient more often."""
+    step = max(_ROWS, hidden.shape[1])
+    return (slice(start, start + step) for start in range(0, len(hidden), step))
 
 
 def rows_logprobs(
@@ -82,7 +88,9 @@ def _logprobs(p_logits, p_targets, p_out, p_total, V: tl.constexpr, C: tl.conste
         total = total * tl.exp(highest - higher) + tl.sum(tl.exp(b - higher), axis=0)
         highest = higher
     total = highest + tl.log(total)
-    picked = tl.load(p_logits + row * V + tl.load(p_targets + row)).to(tl.float32)
+    target = tl.load(p_targets + row)
+    known = (target >= 0) & (target < V)
+    picked = tl.load(p_logits + row * V + target, mask=known, other=float("nan")).to(tl.float32)
     tl.store(p_out + row, picked - total)
     tl.store(p_total + row, total)
 

@@ -59,7 +59,8 @@ def train(
     files; the first one writes them. Resuming may take another number of processes.
 
     Args:
-        model: in fp32; its weights are the start. It is left in `config.dtype`.
+        model: in fp32; its weights are the start. It is left in `config.dtype`. The training runs
+            where it lies, on the CPU or a GPU; resuming may change that.
         mtp: modules of the model to train with it; None = none.
         validation: held-out samples; empty = none are measured.
         progress: called after each step.
@@ -130,7 +131,8 @@ class _Trainer:
         self._ranks = ranks
         self._config = config
         self._model = model
-        self._mtp = mtp
+        self._device = model.lm_head.weight.device
+        self._mtp = mtp.to(self._device) if mtp else None
         self._tokenizer = tokenizer
         self._packer = self._pack(samples)
         self._held_out = self._pack(validation) if validation else None
@@ -176,7 +178,7 @@ class _Trainer:
             self._mtp.update_router_bias(sums.mtp_load, speed)
         took_s = time.perf_counter() - started
         flops = sum(step_flops(self._model.config, each.seq_lens, each.learned) for each in shares)
-        peak = measured_peak_flops(getattr(torch, self._config.dtype))
+        peak = measured_peak_flops(getattr(torch, self._config.dtype), self._device)
         return StepMetrics(
             step=step + 1,
             loss=sums.loss / learned,
@@ -194,7 +196,7 @@ class _Trainer:
         samples = packer.samples_of(step)
         own = self._ranks.share(samples)
         return _Share(
-            batch=pack(own or [_idle(samples[0])]),
+            batch=pack(own or [_idle(samples[0])]).to(self._device),
             busy=bool(own),
             learned=sum(int(each.trainable[1:].sum()) for each in samples),
             seq_lens=[len(each) - 1 for each in samples],
@@ -208,7 +210,8 @@ class _Trainer:
             hidden = self._model.hidden(batch.tokens, batch.seq_lens)
             loss = summed_loss(self._model, hidden, batch)
             sums.loss += float(self._ranks.sum(loss.detach()))
-            sums.load = sums.load + self._ranks.sum(self._model.expert_load() * share.busy)
+            load = self._ranks.sum(self._model.expert_load() * share.busy)
+            sums.load = sums.load.to(self._device) + load
             if self._mtp:
                 ahead = summed_mtp_loss(self._model, self._mtp, hidden, batch)
                 sums.mtp_loss += ahead.item()
@@ -261,7 +264,7 @@ class _Trainer:
         both = nn.ModuleList([self._model, self._mtp] if self._mtp else [self._model])
         self._optimizer = Optimizer(both, self._config, self._ranks)
         if folder:
-            state = torch.load(folder / _STATE, weights_only=True)
+            state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
             self._optimizer.load_state_dict(state["optimizer"])
             torch.set_rng_state(state["rng"])
         if self._ranks.first:

@@ -25,6 +25,11 @@ class Batch:
     mask: torch.Tensor  # [N] bool: the target counts in the loss
     seq_lens: list[int]  # sums to N
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        tokens, targets, mask = (x.to(device) for x in (self.tokens, self.targets, self.mask))
+        return Batch(tokens=tokens, targets=targets, mask=mask, seq_lens=self.seq_lens)
+
 
 class Packer:
     """Gives the batch of any step; epoch after epoch, each in a fresh order."""

@@ -128,6 +128,14 @@ def test_training_data_that_is_not_there_is_bad_input(run: Command, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_device_that_is_not_there_is_bad_input(run: Command, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    ran = run("train", "sft", "data", "--out", "sft", "--device", "cuda:77", cwd=tmp_path)
+    assert ran.code == 2
+    assert "expected a device that PyTorch has here, got cuda:77" in ran.err
+    assert not (tmp_path / "sft").exists()
+
+
 def test_json_error_is_one_object(run: Command, tmp_path: Path) -> None:
     ran = run("generate", "--out", "run", "--tasks", "bugz", "--json", cwd=tmp_path)
     error = json.loads(ran.out)

@@ -56,3 +56,8 @@ def test_an_unknown_gate_lists_the_choices() -> None:
 def test_values_that_do_not_go_together_are_refused(flags: dict[str, int], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         load_config(SftConfig, {"data": ["a"], "out": "b", **flags}, None)
+
+
+def test_ranks_and_a_gpu_do_not_go_together() -> None:
+    with pytest.raises(ConfigError, match="device must be cpu on several ranks, got cuda"):
+        load_config(SftConfig, {"data": ["a"], "out": "b", "ranks": 2, "device": "cuda"}, None)

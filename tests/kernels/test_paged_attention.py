@@ -3,7 +3,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from rollmill.kernels.paged_attention import cpu_gathered, cpu_native, reference, triton_kernel
+from rollmill.kernels.paged_attention import (
+    cpu_gathered,
+    cpu_native,
+    paged_attention,
+    reference,
+    triton_kernel,
+)
 
 Cache = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 VERSIONS = {
@@ -11,6 +17,9 @@ VERSIONS = {
     "gathered": cpu_gathered.paged_attention,
     "triton": triton_kernel.paged_attention,
 }
+compiled = pytest.mark.parametrize(
+    "fast", [VERSIONS["native"], VERSIONS["triton"]], ids=["native", "triton"]
+)
 # (held before, new tokens) of each sequence, heads, kv_heads, D, page
 CASES = [
     ([(0, 1), (62, 1), (15, 1), (16, 1)], 6, 2, 20, 16),
@@ -61,7 +70,10 @@ def test_values_equal_the_reference_and_foreign_memory_is_not_read(
     torch.testing.assert_close(out, reference.paged_attention(*args), rtol=1e-4, atol=1e-4)
 
 
-def test_sequences_that_share_pages_and_part_get_the_same_bits_as_alone() -> None:
+@compiled
+def test_sequences_that_share_pages_and_part_get_the_same_bits_as_alone(
+    fast: Callable[..., torch.Tensor],
+) -> None:
     torch.manual_seed(0)
     keys, values, table = poisoned([200] * 3, 2, 32, 16)
     table[1, :9] = table[0, :9]  # the third block of 64 keys is shared in part
@@ -69,10 +81,10 @@ def test_sequences_that_share_pages_and_part_get_the_same_bits_as_alone() -> Non
     owner = torch.tensor([0, 0, 1, 1, 1, 2, 0])
     positions = torch.tensor([70, 199, 150, 5, 199, 180, 63])
     q = torch.randn(7, 6, 32)
-    together = cpu_native.paged_attention(q, keys, values, table, owner, positions)
+    together = fast(q, keys, values, table, owner, positions)
     for row in range(7):
         one = slice(row, row + 1)
-        alone = cpu_native.paged_attention(q[one], keys, values, table, owner[one], positions[one])
+        alone = fast(q[one], keys, values, table, owner[one], positions[one])
         assert alone.equal(together[one])
     expected = reference.paged_attention(q, keys, values, table, owner, positions)
     torch.testing.assert_close(together, expected, rtol=1e-4, atol=1e-4)
@@ -83,12 +95,14 @@ def test_bf16_is_read_as_it_lies_and_summed_in_fp32() -> None:
     keys, values, table = poisoned([90], 2, 32, 16)
     q = torch.randn(30, 4, 32).bfloat16()
     args = (q, keys.bfloat16(), values.bfloat16(), table, *rows([(60, 30)]))
-    close = cpu_native.paged_attention(*args).float(), reference.paged_attention(*args).float()
+    close = paged_attention(*args).float(), reference.paged_attention(*args).float()
     torch.testing.assert_close(*close, rtol=1e-2, atol=1e-2)
 
 
-def test_a_value_that_is_no_number_reaches_only_the_tokens_that_see_it() -> None:
-    fast = cpu_native.paged_attention
+@compiled
+def test_a_value_that_is_no_number_reaches_only_the_tokens_that_see_it(
+    fast: Callable[..., torch.Tensor],
+) -> None:
     torch.manual_seed(0)
     keys, values, table = poisoned([60, 60], 2, 32, 16)
     table[1, :3] = table[0, :3]
