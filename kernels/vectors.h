@@ -80,18 +80,24 @@ inline float folded(vf x, F f) {
 inline float sum(vf x) {
   return folded(x, [](auto a, auto b) { return a + b; });
 }
-// Four such sums at once, each added in the order of `sum`.
-inline void sum_four(vf a, vf b, vf c, vf d, float* out) {
-  auto halves = [](vf x, vf y) {
-    return __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-           __builtin_shufflevector(x, y, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+// The sums of P vectors, each added in the order of `sum`: pairs of vectors are folded into one.
+inline vf sums(const vf* x) {
+  auto fold = [](const vf* from, int count, vf* to, auto first, auto second) {
+    for (int i = 0; i < count; i += 2)
+      to[i / 2] = first(from[i], from[i + 1]) + second(from[i], from[i + 1]);
   };
-  vf x = halves(a, b), y = halves(c, d);
-  x = __builtin_shufflevector(x, y, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
-      __builtin_shufflevector(x, y, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-  x += __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
-  x += __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
-  out[0] = x[0], out[1] = x[4], out[2] = x[8], out[3] = x[12];
+#define CHOOSE(...) [](vf a, vf b) { return __builtin_shufflevector(a, b, __VA_ARGS__); }
+  vf y[8], z[4];
+  fold(x, 16, y, CHOOSE(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+       CHOOSE(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31));
+  fold(y, 8, z, CHOOSE(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27),
+       CHOOSE(4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31));
+  fold(z, 4, y, CHOOSE(0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29),
+       CHOOSE(2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31));
+  fold(y, 2, z, CHOOSE(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
+       CHOOSE(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31));
+#undef CHOOSE
+  return z[0];
 }
 inline float largest(vf x) {
   return folded(x, [](auto a, auto b) { return a < b ? b : a; });

@@ -22,8 +22,6 @@
 
 namespace {
 
-constexpr int AHEAD = 16;  // rows of weights that memory is asked for before they are needed
-
 // What weights of type W are multiplied with: n vectors of K numbers, as `dots` reads them.
 template <class W>
 struct Inputs {
@@ -119,37 +117,41 @@ inline void dots(const bf16* w, int K, const Inputs<bf16>& in, int t0, const bf1
 }
 #endif
 
-// emit(row, vector, value) for R rows of w [*, K] from `row` on and T vectors from `t` on.
-template <int R, int T, class W, class F>
-inline void emit_dots(const W* w, int K, int row, int t, const Inputs<W>& in, F emit) {
-  const W* here = w + int64_t(row) * K;
-  vf acc[R][T] = {};
-  dots<R, T>(here, K, in, t, t ? nullptr : here + int64_t(AHEAD) * K, acc);
-  for (int c = 0; c < T; ++c) {
-    float out[R];
-    if constexpr (R == 4)
-      sum_four(acc[0][c], acc[1][c], acc[2][c], acc[3][c], out);
+// emit(row, vector, values, count) for the P rows of w [*, K] from `row` on, or as many as `count`,
+// and T vectors from `t` on. `ahead`: what memory is asked for on the way; null = nothing.
+template <int T, class W, class F>
+inline void emit_rows(const W* w, int K, int row, int count, int t, const Inputs<W>& in,
+                      const W* ahead, F emit) {
+  vf acc[P][T] = {};
+  for (int r = 0; r < count;) {
+    const W* here = w + int64_t(row + r) * K;
+    const W* there = ahead ? ahead + int64_t(r) * K : nullptr;
+    if (r + 4 <= count)
+      dots<4, T>(here, K, in, t, there, acc + r), r += 4;
     else
-      for (int r = 0; r < R; ++r) out[r] = sum(acc[r][c]);
-    for (int r = 0; r < R; ++r) emit(row + r, t + c, out[r]);
+      dots<1, T>(here, K, in, t, there, acc + r), r += 1;
+  }
+  for (int c = 0; c < T; ++c) {
+    vf column[P];
+    for (int r = 0; r < P; ++r) column[r] = acc[r][c];
+    emit(row, t + c, sums(column), count);
   }
 }
 
-// emit(row, vector, value) for rows [from, to) of w [*, K] and n vectors.
+// The same for rows [from, to) and n vectors; `next` = where the weights lie that come after them.
 template <class W, class F>
-inline void product(const W* w, int K, int from, int to, const float* const* x, int n, F emit) {
+inline void product(const W* w, int K, int from, int to, const float* const* x, int n,
+                    const W* next, F emit) {
   constexpr int T = Inputs<W>::AT_ONCE;
   Inputs<W> in(x, n, K);
-  int row = from;
-  for (; row + 4 <= to; row += 4) {
-    int t = 0;
-    for (; t + T <= n; t += T) emit_dots<4, T>(w, K, row, t, in, emit);
-    if (n - t == 3) emit_dots<4, 3>(w, K, row, t, in, emit);
-    if (n - t == 2) emit_dots<4, 2>(w, K, row, t, in, emit);
-    if (n - t == 1) emit_dots<4, 1>(w, K, row, t, in, emit);
+  for (int row = from; row < to; row += P) {
+    int count = std::min(P, to - row), t = 0;
+    const W* ahead = row + P < to ? w + int64_t(row + P) * K : next;
+    for (; t + T <= n; t += T) emit_rows<T>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
+    if (n - t == 3) emit_rows<3>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
+    if (n - t == 2) emit_rows<2>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
+    if (n - t == 1) emit_rows<1>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
   }
-  for (; row < to; ++row)
-    for (int t = 0; t < n; ++t) emit_dots<1, 1>(w, K, row, t, in, emit);
 }
 
 template <class W>
@@ -271,15 +273,23 @@ struct Pass {
     });
   }
 
-  // out [n, width] = in [n, in_width] times weight, or += it; the caller meets afterwards.
-  void project(const void* weight, int width, const std::vector<const float*>& in, int in_width,
-               float* out, bool add = false) {
+  // Where this thread's share of a weight [width, K] begins.
+  const W* mine(const void* weight, int width, int K) const {
     int from, to;
     share(width, from, to);
-    product(as(weight), in_width, from, to, in.data(), rows.n, [&](int r, int t, float y) {
-      float& place = out[int64_t(t) * width + r];
-      place = add ? place + y : y;
-    });
+    return as(weight) + int64_t(from) * K;
+  }
+
+  // out [n, width] = in [n, K] times weight, or += it; the caller meets afterwards.
+  void project(const void* weight, int width, const std::vector<const float*>& in, int K,
+               float* out, const W* next, bool add = false) {
+    int from, to;
+    share(width, from, to);
+    auto emit = [&](int r, int t, vf y, int count) {
+      float* place = out + int64_t(t) * width + r;
+      store(place, add ? load(place, count) + y : y, count);
+    };
+    product(as(weight), K, from, to, in.data(), rows.n, next, emit);
   }
 
   void turn(float* head, int position) const {
@@ -386,33 +396,51 @@ struct Pass {
     }
   }
 
-  void experts(const Layer& layer) {
-    int from, to;
+  // f(expert, first slot, slots, expert after it or -1) for each that has any.
+  template <class F>
+  void chosen_experts(F f) const {
+    auto from = [&](int e) {
+      while (e < s.experts && b.start[e] == b.start[e + 1]) ++e;
+      return e;
+    };
+    for (int e = from(0), next; e < s.experts; e = next) {
+      next = from(e + 1);
+      f(e, b.start[e], b.start[e + 1] - b.start[e], next < s.experts ? next : -1);
+    }
+  }
+
+  void experts(const Layer& layer, const W* next_layer) {
+    const int64_t size = int64_t(s.inner) * s.hidden;
+    const W* down = mine(layer.down, s.hidden, s.inner);
+    const W* gate = mine(layer.gate_up, s.inner, s.hidden);
+    int from, to, first_expert = -1;
     share(s.inner, from, to);
-    for (int e = 0; e < s.experts; ++e) {
-      int first = b.start[e], count = b.start[e + 1] - first;
-      if (!count) continue;
-      const W* gate = as(layer.gate_up) + int64_t(e) * 2 * s.inner * s.hidden;
-      const W* up = gate + int64_t(s.inner) * s.hidden;
+    chosen_experts([&](int e, int first, int count, int next) {
+      if (first_expert < 0) first_expert = e;
+      const W* weight = as(layer.gate_up) + 2 * e * size;
       auto into = [&](std::vector<float>& out) {
-        return [&](int r, int t, float y) { out[int64_t(first + t) * s.inner + r] = y; };
+        return [&](int r, int t, vf y, int count) {
+          store(&out[int64_t(first + t) * s.inner + r], y, count);
+        };
       };
-      product(gate, s.hidden, from, to, &b.slots[first], count, into(b.gate));
-      product(up, s.hidden, from, to, &b.slots[first], count, into(b.up));
+      const W* after = next < 0 ? down + first_expert * size : gate + 2 * next * size;
+      const float* const* x = &b.slots[first];
+      product(weight, s.hidden, from, to, x, count, gate + (2 * e + 1) * size, into(b.gate));
+      product(weight + size, s.hidden, from, to, x, count, after, into(b.up));
       for (int at = first; at < first + count; ++at)
         activate(&b.gate[int64_t(at) * s.inner], &b.up[int64_t(at) * s.inner],
                  b.weight[b.slot_token[at]], from, to);
-    }
+    });
     meet();
     share(s.hidden, from, to);
-    for (int e = 0; e < s.experts; ++e) {
-      int first = b.start[e], count = b.start[e + 1] - first;
-      if (!count) continue;
-      const W* down = as(layer.down) + int64_t(e) * s.hidden * s.inner;
-      product(down, s.inner, from, to, &b.outputs[first], count, [&](int r, int t, float y) {
-        b.x[int64_t(b.slot_token[first + t] / s.top_k) * s.hidden + r] += y;
-      });
-    }
+    chosen_experts([&](int e, int first, int count, int next) {
+      const W* after = next < 0 ? next_layer : down + next * size;
+      auto add = [&](int r, int t, vf y, int rows) {
+        float* place = &b.x[int64_t(b.slot_token[first + t] / s.top_k) * s.hidden + r];
+        store(place, load(place, rows) + y, rows);
+      };
+      product(as(layer.down) + e * size, s.inner, from, to, &b.outputs[first], count, after, add);
+    });
     meet();
   }
 
@@ -435,26 +463,30 @@ struct Pass {
     each(rows.wanted, [&](int i) { b.inputs[i] = &b.normed[rows.want[i] * s.hidden]; });
     int from, to;
     share(s.vocab, from, to);
-    product(as(w.head), s.hidden, from, to, b.inputs.data(), rows.wanted,
-            [&](int r, int t, float y) { rows.logits[int64_t(t) * s.vocab + r] = y; });
+    product(as(w.head), s.hidden, from, to, b.inputs.data(), rows.wanted, (const W*)nullptr,
+            [&](int r, int t, vf y, int count) {
+              store(rows.logits + int64_t(t) * s.vocab + r, y, count);
+            });
   }
 
-  void layer(int index, const Layer& layer) {
+  void layer(int index, const Layer& layer, const W* next) {
+    const W *k = mine(layer.k, kv_dim, s.hidden), *v = mine(layer.v, kv_dim, s.hidden);
+    const W *o = mine(layer.o, s.hidden, q_dim), *gate = mine(layer.gate, s.experts, s.hidden);
     norm_rows(layer.norm1);
-    project(layer.q, q_dim, b.inputs, s.hidden, b.q.data());
-    project(layer.k, kv_dim, b.inputs, s.hidden, b.k.data());
-    project(layer.v, kv_dim, b.inputs, s.hidden, b.v.data());
+    project(layer.q, q_dim, b.inputs, s.hidden, b.q.data(), k);
+    project(layer.k, kv_dim, b.inputs, s.hidden, b.k.data(), v);
+    project(layer.v, kv_dim, b.inputs, s.hidden, b.v.data(), o);
     next_item = 0;
     meet();
     place_keys(index, layer);
     attend(index);
-    project(layer.o, s.hidden, b.attention, q_dim, b.x.data(), true);
+    project(layer.o, s.hidden, b.attention, q_dim, b.x.data(), gate, true);
     meet();
     norm_rows(layer.norm2);
-    project(layer.gate, s.experts, b.inputs, s.hidden, b.scores.data());
+    project(layer.gate, s.experts, b.inputs, s.hidden, b.scores.data(), nullptr);
     meet();
     route(index, layer);
-    experts(layer);
+    experts(layer, next);
   }
 
   // What goes into the first layer: the embeddings, joined with the given states if there are any.
@@ -471,7 +503,7 @@ struct Pass {
       b.pairs[i] = out - s.hidden;
     });
     if (!w.joint) return;
-    project(w.joint, s.hidden, b.pairs, 2 * s.hidden, b.x.data());
+    project(w.joint, s.hidden, b.pairs, 2 * s.hidden, b.x.data(), nullptr);
     meet();
   }
 
@@ -479,7 +511,10 @@ struct Pass {
 #pragma omp parallel num_threads(s.threads)
     {
       enter();
-      for (int index = 0; index < s.layers; ++index) layer(index, w.layer[index]);
+      for (int index = 0; index < s.layers; ++index)
+        layer(index, w.layer[index],
+              index + 1 < s.layers ? mine(w.layer[index + 1].q, q_dim, s.hidden)
+                                   : mine(w.head, s.vocab, s.hidden));
       head();
     }
   }

@@ -6,13 +6,13 @@ For at most some dozen rows; it reads the weights where they are and copies none
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from .. import native
+from ..neighbours import Neighbours
 from .reference import DecodeRows, DecodeWeights, JointWeights, LayerWeights, PagedMemory
 
 _POINTERS = tuple(LayerWeights.__dataclass_fields__)
@@ -21,6 +21,7 @@ _SIZES = (
     *("layers", "hidden", "heads", "kv_heads", "dim", "half"),
     *("experts", "top_k", "inner", "vocab", "pages", "threads"),
 )
+_neighbours = Neighbours()
 
 
 class _Layer(ctypes.Structure):
@@ -145,8 +146,7 @@ def _threads() -> int:
     """PyTorch's number, but one where others keep the cores busy: the threads meet after each
     stage, and waiting for one that has no core costs more than the second core gives. The result
     is the same to the last bit."""
-    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
-    return 1 if busy else torch.get_num_threads()
+    return 1 if _neighbours.crowd() else torch.get_num_threads()
 
 
 def _pointer(tensor: torch.Tensor, name: str, dtype: torch.dtype) -> int:

@@ -5,6 +5,7 @@ Every row is sampled from its own numbers alone, so a token does not depend on i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ def draw(places: Sequence[Place], logits: torch.Tensor, version: int) -> list[To
     """
     outcomes: list[Token | EngineError] = [_DAMAGED] * len(places)
     # A sum is finite only if all its parts are; it cannot overflow for logits of any use.
-    rows = logits.sum(-1).isfinite().tolist()
+    rows = [math.isfinite(total) for total in logits.sum(-1).tolist()]
     shaped = logits
     if any(place.request.shapes_logits for place in places):
         shaped = logits.clone()
@@ -100,9 +101,12 @@ def _tokens(
     places: Sequence[Place], logits: torch.Tensor, shaped: torch.Tensor, version: int
 ) -> list[Token]:
     requests = [place.request for place in places]
-    heat = torch.tensor([request.temperature or 1.0 for request in requests])
-    scores = (logits.cpu() / heat[:, None]).log_softmax(-1)  # before all that shapes
-    picked = _picked(places, shaped, heat)
+    heat = [request.temperature or 1.0 for request in requests]
+    scores = logits.cpu()
+    if any(each != 1.0 for each in heat):
+        scores = scores / torch.tensor(heat)[:, None]
+    scores = scores.log_softmax(-1)  # before all that shapes
+    picked = _picked(places, shaped)
     logprobs = scores.gather(1, picked[:, None]).squeeze(1).tolist()
     tops = _tops(scores, [request.top_logprobs for request in requests])
     return [
@@ -111,28 +115,30 @@ def _tokens(
     ]
 
 
-def _picked(places: Sequence[Place], shaped: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
-    picked = torch.empty(len(places), dtype=torch.int64)
-    uniform = torch.tensor([place.number for place in places])
-    requests = [place.request for place in places]
+def _picked(places: Sequence[Place], shaped: torch.Tensor) -> torch.Tensor:
     ways: dict[str, list[int]] = {}
-    for row, request in enumerate(requests):
+    for row, place in enumerate(places):
+        request = place.request
         ways.setdefault(_way(request.temperature, request.top_k, request.top_p), []).append(row)
+    if len(ways) == 1:
+        return _picked_alike(next(iter(ways)), places, shaped.cpu())
+    picked = torch.empty(len(places), dtype=torch.int64)
     for way, rows in ways.items():
-        wanted = shaped[rows].cpu()
-        if way == "likeliest":
-            picked[rows] = wanted.argmax(-1)
-        elif way == "any":
-            picked[rows] = _inverse(wanted / heat[rows, None], uniform[rows])
-        else:
-            picked[rows] = sample(
-                wanted,
-                torch.tensor([requests[row].temperature for row in rows]),
-                torch.tensor([requests[row].top_k for row in rows]),
-                torch.tensor([requests[row].top_p for row in rows]),
-                uniform[rows],
-            )[0]
+        picked[rows] = _picked_alike(way, [places[row] for row in rows], shaped[rows].cpu())
     return picked
+
+
+def _picked_alike(way: str, places: Sequence[Place], logits: torch.Tensor) -> torch.Tensor:
+    if way == "likeliest":
+        return logits.argmax(-1)
+    requests = [place.request for place in places]
+    uniform = torch.tensor([place.number for place in places])
+    heat = torch.tensor([request.temperature for request in requests])
+    if way == "any":
+        return _inverse(logits / heat[:, None], uniform)
+    top_k = torch.tensor([request.top_k for request in requests])
+    top_p = torch.tensor([request.top_p for request in requests])
+    return sample(logits, heat, top_k, top_p, uniform)[0]
 
 
 def _way(temperature: float, top_k: int, top_p: float) -> str:

@@ -54,8 +54,9 @@ class Scheduler:
         for sequence in sorted(self.running, key=lambda each: each.pending > 1):  # stable
             tokens = min(sequence.pending, budget)
             if tokens > 0 and sequence in self.running and self._make_room(sequence, tokens):
-                del sequence.drafts[min(spare, self._room_for_guesses(sequence, tokens)) :]
-                spare -= len(sequence.drafts)
+                if sequence.drafts:
+                    del sequence.drafts[min(spare, self._room_for_guesses(sequence, tokens)) :]
+                    spare -= len(sequence.drafts)
                 budget -= tokens + len(sequence.drafts)
                 chosen.append((sequence, tokens))
         return [
@@ -145,6 +146,8 @@ class Scheduler:
     def _make_room(self, sequence: Running, tokens: int) -> bool:
         """Give a sequence pages for its next tokens; False = it was put back into the queue."""
         missing = -(-(sequence.held + tokens) // PAGE) - len(sequence.pages)
+        if missing <= 0:
+            return True
         self.tree.evict(missing - self.pages.free)
         while missing > self.pages.free:
             youngest = self.running[-1]
