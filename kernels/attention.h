@@ -161,6 +161,15 @@ inline Run run_from(const Row* rows, int first, int count, int start) {
   return run;
 }
 
+// Ask memory for the keys or values, which begin at `base`, of a row's block at `start`, if any.
+template <class W>
+inline void ask_for(const Cache<W>& cache, const W* base, const Row& row, int start, int head) {
+  for (int at = start; at < std::min(start + BLOCK, row.length); at += P) {
+    const W* page = cache.at(base, row.table[at / P], head);
+    for (int i = 0; i < cache.dim * P; i += 64 / int(sizeof(W))) __builtin_prefetch(page + i);
+  }
+}
+
 // What a run of rows gets from the block that begins at token `start`. A row's own tokens behind
 // the common ones are blended for it alone: no weight of zero meets what may be no number.
 template <class W>
@@ -208,6 +217,11 @@ void attend_rows(const Cache<W>& cache, const Row* rows, int count, int group, i
         continue;
       }
       Run run = run_from(rows, first, count, start);
+      ask_for(cache, cache.values, rows[run.longest], start, head);
+      if (run.end < count)
+        ask_for(cache, cache.keys, rows[run.end], start, head);
+      else
+        ask_for(cache, cache.keys, rows[0], start + BLOCK, head);
       attend_block(cache, rows, first, run, start, group, head, bench);
       first = run.end;
     }

@@ -25,7 +25,11 @@ namespace {
 // What weights of type W are multiplied with: n vectors of K numbers, as `dots` reads them.
 template <class W>
 struct Inputs {
-  static constexpr int AT_ONCE = 4;  // so many vectors meet four rows of weights
+#ifdef __AVX512F__
+  static constexpr int AT_ONCE = 6;  // so many vectors meet four rows of weights
+#else
+  static constexpr int AT_ONCE = 4;
+#endif
   const float* const* x;
   Inputs(const float* const* x, int, int) : x(x) {}
 };
@@ -148,6 +152,8 @@ inline void product(const W* w, int K, int from, int to, const float* const* x, 
     int count = std::min(P, to - row), t = 0;
     const W* ahead = row + P < to ? w + int64_t(row + P) * K : next;
     for (; t + T <= n; t += T) emit_rows<T>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
+    if (n - t == 5) emit_rows<5>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
+    if (n - t == 4) emit_rows<4>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
     if (n - t == 3) emit_rows<3>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
     if (n - t == 2) emit_rows<2>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
     if (n - t == 1) emit_rows<1>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
