@@ -28,8 +28,8 @@ from ..mtp import MtpModule
 from .decoder import Fed, Span
 from .pages import Pages
 
-FEW_TOKENS = 32
-"""Up to here this decoder is faster than matrix products, unless all spans are short."""
+FEW_TOKENS = 128
+"""Up to here this decoder is faster than matrix products, for short spans also above."""
 _ROWS = 64
 """Most rows of one call; longer spans are fed in pieces."""
 _log = logging.getLogger(__name__)

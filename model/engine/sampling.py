@@ -130,7 +130,7 @@ def _picked(places: Sequence[Place], shaped: torch.Tensor) -> torch.Tensor:
 
 def _picked_alike(way: str, places: Sequence[Place], logits: torch.Tensor) -> torch.Tensor:
     if way == "likeliest":
-        return logits.argmax(-1)
+        return torch.from_numpy(logits.numpy().argmax(-1))  # PyTorch's takes ten times as long
     requests = [place.request for place in places]
     uniform = torch.tensor([place.number for place in places])
     heat = torch.tensor([request.temperature for request in requests])
