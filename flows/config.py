@@ -106,7 +106,7 @@ class SftConfig(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
     checkpoint_every: int = Field(default=100, ge=1)
     ranks: int = Field(default=1, ge=1)
-    """Processes that share the work on this machine; fp32 only."""
+    """Processes that share the work on this machine, on its CPU."""
     keep: Literal["passed", "scored"] = "passed"
     """Which episodes are learned from."""
 
@@ -121,8 +121,6 @@ class SftConfig(BaseModel):
             raise ValueError(
                 f"warmup_steps must be at most steps ({self.steps}), got {self.warmup_steps}"
             )
-        if self.ranks > 1 and self.dtype != "float32":
-            raise ValueError(f"dtype must be float32 on several ranks, got {self.dtype}")
         if self.ranks > 1 and self.device not in ("auto", "cpu"):
             raise ValueError(f"device must be cpu on several ranks, got {self.device}")
         return self

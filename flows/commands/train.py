@@ -46,7 +46,7 @@ def sft(
     seed: Annotated[int | None, typer.Option(help="[0]")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps. [100]")] = None,
     ranks: Annotated[
-        int | None, typer.Option(help="Processes that share the work; fp32 only. [1]")
+        int | None, typer.Option(help="Processes that share the work, on the CPU. [1]")
     ] = None,
     config: ConfigFile = None,
     json: Json = False,

@@ -260,7 +260,7 @@ class _Trainer:
             if self._mtp:
                 load_mtp_weights(self._mtp, folder)
         if mesh:
-            parallelise(self._model, mesh)
+            parallelise(self._model, mesh, getattr(torch, self._config.dtype))
         both = nn.ModuleList([self._model, self._mtp] if self._mtp else [self._model])
         self._optimizer = Optimizer(both, self._config, self._ranks)
         if folder:
@@ -319,14 +319,13 @@ def _idle(sample: Sample) -> Sample:
 def _check_spread(config: TrainConfig, mtp: MtpModules | None) -> None:
     """Refuse what does not work on several ranks."""
     asked = {
-        f"dtype {config.dtype}": config.dtype != "float32",
-        "checkpoint_activations": config.checkpoint_activations,
+        "an fp32 head beside bf16": config.fp32_head and config.dtype != "float32",
         "MTP modules": mtp is not None,
     }
     for name, is_asked in asked.items():
         if is_asked:
             raise ValueError(
-                f"expected plain fp32 training on several ranks, got {name}; use one rank for it"
+                f"expected one type and no modules on several ranks, got {name}; use one rank"
             )
 
 

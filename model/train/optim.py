@@ -39,12 +39,13 @@ class Optimizer:
         """Takes an fp32 model and turns its parameters (not its buffers) into `config.dtype`.
 
         Args:
-            ranks: among which the model is spread, in fp32 only; None = this process has it all.
+            ranks: among which the model is spread, whose parameters then stay fp32, as
+                `parallelise` has them; None = this process has it all.
         """
         self._config = config
         self._ranks = ranks or Ranks()
         self._params: list[torch.Tensor] = list(model.parameters())
-        self._mixed = config.dtype == "bfloat16"
+        self._mixed = config.dtype == "bfloat16" and self._ranks.alone
         self._masters: list[torch.Tensor] = [local(param.data) for param in self._params]
         self._means = [torch.zeros_like(each) for each in self._masters]
         self._squares = [torch.zeros_like(each) for each in self._masters]

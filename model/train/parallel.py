@@ -16,7 +16,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ...kernels.grouped_experts import grouped_experts
@@ -25,10 +30,13 @@ from ..model import Model, SparseMoe
 T = TypeVar("T")
 
 
-def parallelise(model: Model, mesh: DeviceMesh) -> None:
+def parallelise(model: Model, mesh: DeviceMesh, dtype: torch.dtype = torch.float32) -> None:
     """Spread `model`, the same on every rank, over the one dimension of `mesh`; in place.
 
     Afterwards a rank holds its share of the experts as plain parameters and of all else as shards.
+
+    Args:
+        dtype: what the model computes in; its parameters stay fp32, and so do their gradients.
 
     Raises:
         ValueError: the experts cannot be shared out evenly.
@@ -50,8 +58,9 @@ def parallelise(model: Model, mesh: DeviceMesh) -> None:
             setattr(moe.experts, name, nn.Parameter(part))
             own.add(getattr(moe.experts, name))
         moe.apply_experts = _SpreadExperts(moe, mesh)
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for each in (*model.model.decoder_layers(), model):
-        fully_shard(each, mesh=mesh, ignored_params=own)
+        fully_shard(each, mesh=mesh, ignored_params=own, mp_policy=policy)
         _add_up(each)
     register_fsdp_forward_method(model, "hidden")  # losses call it instead of `forward`
 
@@ -149,8 +158,8 @@ class _SpreadExperts:
             arrived,
             (local - self._first)[:, None],
             arrived.new_ones(len(arrived), 1),
-            self._moe.experts.gate_up_proj,
-            self._moe.experts.down_proj,
+            self._moe.experts.gate_up_proj.to(x.dtype),
+            self._moe.experts.down_proj.to(x.dtype),
         )
         back = _exchange(y, sizes[1], sizes[0], self._group)
         scaled = back * weights.flatten()[order, None].to(back.dtype)

@@ -1,8 +1,10 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch.distributed.device_mesh import init_device_mesh
 
 from rollmill.model.config import ModelConfig
@@ -90,20 +92,38 @@ def test_a_failing_rank_ends_the_others_and_says_why(
         train_on_ranks(2, CONFIG, odd, tokenizer, samples, tmp_path)
 
 
-@pytest.mark.parametrize("asked", ["bfloat16", "MTP modules", "checkpoint_activations"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_two_ranks_do_the_same_in_bf16_and_with_activations_computed_again(
+    tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], tmp_path: Path, dtype: Any
+) -> None:
+    config = dataclasses.replace(CONFIG, dtype=dtype, checkpoint_activations=True)
+    train(config, fresh(tiny), tokenizer, samples, tmp_path / "one", validation=samples[-3:])
+    data = (tokenizer, samples, tmp_path / "two")
+    train_on_ranks(2, config, fresh(tiny), *data, validation=samples[-3:])
+    alone, together = curve(tmp_path / "one"), curve(tmp_path / "two")
+    assert alone[-1][0] < 0.9 * alone[0][0]
+    for ours, single in zip(together, alone, strict=True):
+        assert ours == pytest.approx(single, rel=1e-4 if dtype == "float32" else 5e-2)
+    assert head_dtype(tmp_path / "two/model") == torch.float32
+
+
+def head_dtype(folder: Path) -> torch.dtype:
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        head: torch.Tensor = file.get_tensor("lm_head.weight")
+    return head.dtype
+
+
+@pytest.mark.parametrize("asked", ["fp32 head", "MTP modules"])
 def test_what_several_ranks_cannot_do_is_refused(
     tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], tmp_path: Path, asked: str
 ) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1
     )
-    config = dataclasses.replace(
-        CONFIG,
-        dtype="bfloat16" if asked == "bfloat16" else "float32",
-        checkpoint_activations=asked == "checkpoint_activations",
-    )
-    mtp = None
-    if asked == "MTP modules":
+    config, mtp = CONFIG, None
+    if asked == "fp32 head":
+        config = dataclasses.replace(CONFIG, dtype="bfloat16", fp32_head=True)
+    else:
         mtp = MtpModules(dataclasses.replace(tiny, num_mtp_modules=1))
     try:
         mesh = init_device_mesh("cpu", (1,))
