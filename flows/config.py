@@ -99,7 +99,8 @@ class SftConfig(BaseModel):
     batch_tokens: int = Field(default=8192, ge=64)
     max_sample_tokens: int = Field(default=4096, ge=16)
     lr: float = Field(default=3e-4, gt=0)
-    warmup_steps: int = Field(default=10, ge=0)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """None = 10, or all of fewer steps."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
     """Where to train: cpu, cuda, cuda:1 and so on; auto = a GPU if there is one."""
@@ -117,7 +118,7 @@ class SftConfig(BaseModel):
                 f"max_sample_tokens must be at most batch_tokens ({self.batch_tokens}), "
                 f"got {self.max_sample_tokens}"
             )
-        if self.warmup_steps > self.steps:
+        if self.warmup_steps is not None and self.warmup_steps > self.steps:
             raise ValueError(
                 f"warmup_steps must be at most steps ({self.steps}), got {self.warmup_steps}"
             )

@@ -118,7 +118,7 @@ def _train_config(config: SftConfig) -> TrainConfig:
         batch_tokens=config.batch_tokens,
         max_sample_tokens=config.max_sample_tokens,
         lr=config.lr,
-        warmup_steps=config.warmup_steps,
+        warmup_steps=min(10, config.steps) if config.warmup_steps is None else config.warmup_steps,
         dtype=config.dtype,
         seed=config.seed,
         checkpoint_every=config.checkpoint_every,

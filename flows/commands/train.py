@@ -37,7 +37,7 @@ def sft(
         int | None, typer.Option(help="Longer samples lose their end. [4096]")
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [3e-4]")] = None,
-    warmup_steps: Annotated[int | None, typer.Option(help="[10]")] = None,
+    warmup_steps: Annotated[int | None, typer.Option(help="[10, or all of fewer steps]")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16. [float32]")] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1 and so on. [a GPU if there is one]")

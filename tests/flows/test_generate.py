@@ -118,7 +118,7 @@ def test_piped_progress_is_plain_lines(run: Command, flags: list[str], whole: An
 
 def test_training_on_a_run_resumes_to_its_end(run: Command, whole: Any, tmp_path: Path) -> None:
     words = ["train", "sft", whole["run"], "--out", str(tmp_path / "sft"), "--dtype", "float32"]
-    words += ["--steps", "2", "--warmup-steps", "1", "--batch-tokens", "4096", "--json"]
+    words += ["--steps", "2", "--batch-tokens", "4096", "--json"]
     trained = run(*words).json()
     assert trained["samples"] == 4  # the null policy's episodes did not pass
     names = {path.name for path in Path(trained["model"]).iterdir()}
