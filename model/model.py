@@ -294,7 +294,7 @@ class PackedAttention:
     """Causal attention within each segment of a packed batch. Builds no mask."""
 
     def __init__(self, seq_lens: Sequence[int]) -> None:
-        lengths = torch.tensor(list(seq_lens))
+        lengths = torch.tensor(list(seq_lens), dtype=torch.int64)
         # To the kernel a segment is a tree of one node.
         self._exits = lengths.cumsum(0).repeat_interleave(lengths)
 

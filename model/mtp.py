@@ -71,7 +71,7 @@ class MtpModules(nn.Module):
                 hidden[kept],
                 model.model.embed_tokens(tokens[rows]),
                 positions,
-                PackedAttention(lengths) if lengths else _nothing,
+                PackedAttention(lengths),
             )
             out.append((hidden, rows))
         return out
@@ -167,8 +167,3 @@ def _all_but_last(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
     ends = torch.tensor(list(lengths), device=device).cumsum(0)
     kept[ends[torch.tensor([each > 0 for each in lengths], device=device)] - 1] = False
     return kept.nonzero().squeeze(1)
-
-
-def _nothing(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Attention of no tokens."""
-    return q

@@ -23,6 +23,7 @@ import torch.multiprocessing as mp
 from torch.distributed.device_mesh import init_device_mesh
 
 from ..model import Model
+from ..mtp import MtpModules
 from ..tokenizer import Tokenizer
 from .config import TrainConfig
 from .loop import Progress, train
@@ -42,6 +43,7 @@ class _Task:
 
     config: TrainConfig
     model: Model
+    mtp: MtpModules | None
     tokenizer: Tokenizer
     samples: Sequence[Sample]
     validation: Sequence[Sample]
@@ -59,10 +61,11 @@ def train_on_ranks(
     samples: Sequence[Sample],
     out: Path,
     *,
+    mtp: MtpModules | None = None,
     validation: Sequence[Sample] = (),
     progress: Progress | None = None,
 ) -> Path:
-    """As `loop.train`, on so many processes; this process's `model` stays as it is.
+    """As `loop.train`, on so many processes; this process's `model` and `mtp` stay as they are.
 
     A script that calls this needs the usual `if __name__ == "__main__":`.
 
@@ -73,6 +76,7 @@ def train_on_ranks(
         task = _Task(
             config=config,
             model=model,
+            mtp=mtp,
             tokenizer=tokenizer,
             samples=samples,
             validation=validation,
@@ -131,6 +135,7 @@ def _rank(rank: int, task: _Task, told: Any) -> None:
             task.tokenizer,
             task.samples,
             task.out,
+            mtp=copy.deepcopy(task.mtp),
             validation=task.validation,
             progress=told.put if rank == 0 else None,
             mesh=init_device_mesh("cpu", (task.ranks,)),

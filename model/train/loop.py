@@ -127,7 +127,7 @@ class _Trainer:
     ) -> None:
         _check_fit(config, model, mtp, tokenizer)
         if not ranks.alone:
-            _check_spread(config, mtp)
+            _check_spread(config)
         self._ranks = ranks
         self._config = config
         self._model = model
@@ -214,10 +214,9 @@ class _Trainer:
             sums.load = sums.load.to(self._device) + load
             if self._mtp:
                 ahead = summed_mtp_loss(self._model, self._mtp, hidden, batch)
-                sums.mtp_loss += ahead.item()
-                sums.mtp_load = self._mtp.expert_load() + (
-                    0 if sums.mtp_load is None else sums.mtp_load
-                )
+                sums.mtp_loss += float(self._ranks.sum(ahead.detach()))
+                load = self._ranks.sum(self._mtp.expert_load() * share.busy)
+                sums.mtp_load = load if sums.mtp_load is None else sums.mtp_load + load
                 loss = loss + mtp_weight(step, self._config) * ahead
             (loss / learned).backward()  # type: ignore[no-untyped-call]
         return sums
@@ -245,10 +244,10 @@ class _Trainer:
         state = {"optimizer": self._optimizer.state_dict(), "rng": torch.get_rng_state()}
 
         def write(folder: Path) -> None:
-            self._write_model(model, folder)
+            self._write(model, mtp, folder)
             torch.save(state, folder / _STATE)
 
-        with self._whole_model() as model:
+        with self._whole() as (model, mtp):
             if self._ranks.first:
                 self._folder.save(step, write)
 
@@ -260,7 +259,7 @@ class _Trainer:
             if self._mtp:
                 load_mtp_weights(self._mtp, folder)
         if mesh:
-            parallelise(self._model, mesh, getattr(torch, self._config.dtype))
+            parallelise(self._model, mesh, getattr(torch, self._config.dtype), mtp=self._mtp)
         both = nn.ModuleList([self._model, self._mtp] if self._mtp else [self._model])
         self._optimizer = Optimizer(both, self._config, self._ranks)
         if folder:
@@ -274,30 +273,31 @@ class _Trainer:
     def finish(self) -> Path:
         """Write the result and the loss curve."""
         result = self._folder.path / "model"
-        with self._whole_model() as model:
+        with self._whole() as (model, mtp):
             if self._ranks.first:
-                self._write_model(model, result)
+                self._write(model, mtp, result)
                 plot_loss(self._folder.metrics(), self._folder.path / "loss.png")
         self._ranks.agree(None)  # the files are there when anyone returns
         return result
 
     @contextmanager
-    def _whole_model(self) -> Iterator[Model]:
-        """All of the model in fp32, to be saved; every rank has to call it."""
+    def _whole(self) -> Iterator[tuple[Model, MtpModules | None]]:
+        """All of the model and its modules in fp32, to be saved; every rank has to call it."""
         if self._ranks.alone:
             with self._optimizer.full_precision():
-                yield self._model
+                yield self._model, self._mtp
             return
-        weights = self._optimizer.whole_weights()
+        weights = iter(self._optimizer.whole_weights())
         with torch.device("meta"):
             model = Model(self._model.config)
-        names = [name for name, _ in model.named_parameters()]
-        whole = dict(zip(names, weights, strict=True)) | dict(self._model.named_buffers())
-        model.load_state_dict(whole, assign=True)
-        yield model
+            mtp = MtpModules(self._mtp.config) if self._mtp else None
+        _fill(model, self._model, weights)
+        if mtp and self._mtp:
+            _fill(mtp, self._mtp, weights)
+        yield model, mtp
 
-    def _write_model(self, model: Model, folder: Path) -> None:
-        save_checkpoint(model, folder, mtp=self._mtp)
+    def _write(self, model: Model, mtp: MtpModules | None, folder: Path) -> None:
+        save_checkpoint(model, folder, mtp=mtp)
         self._tokenizer.save(folder / "tokenizer.json")
 
     def _require_finite(self, value: float, name: str, step: int) -> None:
@@ -311,21 +311,28 @@ class _Trainer:
         )
 
 
+def _fill(empty: nn.Module, spread: nn.Module, weights: Iterator[torch.Tensor]) -> None:
+    """Give a module on the meta device its parameters, in their order, and another's buffers."""
+    whole = {name: next(weights) for name, _ in empty.named_parameters()}
+    empty.load_state_dict(whole | dict(spread.named_buffers()), assign=True)
+
+
 def _idle(sample: Sample) -> Sample:
     """A sample for a rank that has none: no token of it is learned."""
     return Sample(ids=sample.ids[:2], trainable=np.zeros(2, np.bool_))
 
 
-def _check_spread(config: TrainConfig, mtp: MtpModules | None) -> None:
+def _check_spread(config: TrainConfig) -> None:
     """Refuse what does not work on several ranks."""
     asked = {
         "an fp32 head beside bf16": config.fp32_head and config.dtype != "float32",
-        "MTP modules": mtp is not None,
+        "mtp_only_steps": config.mtp_only_steps > 0,
     }
     for name, is_asked in asked.items():
         if is_asked:
             raise ValueError(
-                f"expected one type and no modules on several ranks, got {name}; use one rank"
+                f"expected all of a model to be trained in one type on several ranks, got {name}; "
+                "use one rank"
             )
 
 

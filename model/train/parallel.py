@@ -26,17 +26,25 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ...kernels.grouped_experts import grouped_experts
 from ..model import Model, SparseMoe
+from ..mtp import MtpModules
 
 T = TypeVar("T")
 
 
-def parallelise(model: Model, mesh: DeviceMesh, dtype: torch.dtype = torch.float32) -> None:
+def parallelise(
+    model: Model,
+    mesh: DeviceMesh,
+    dtype: torch.dtype = torch.float32,
+    *,
+    mtp: MtpModules | None = None,
+) -> None:
     """Spread `model`, the same on every rank, over the one dimension of `mesh`; in place.
 
     Afterwards a rank holds its share of the experts as plain parameters and of all else as shards.
 
     Args:
         dtype: what the model computes in; its parameters stay fp32, and so do their gradients.
+        mtp: modules of the model to spread with it.
 
     Raises:
         ValueError: the experts cannot be shared out evenly.
@@ -50,7 +58,8 @@ def parallelise(model: Model, mesh: DeviceMesh, dtype: torch.dtype = torch.float
         )
     share = experts // ranks
     own: set[nn.Parameter] = set()
-    for layer in model.model.decoder_layers():
+    modules = mtp.modules_by_depth() if mtp else []
+    for layer in (*model.model.decoder_layers(), *(each.block for each in modules)):
         moe = layer.block_sparse_moe
         for name in ("gate_up_proj", "down_proj"):
             whole = getattr(moe.experts, name)
@@ -59,7 +68,7 @@ def parallelise(model: Model, mesh: DeviceMesh, dtype: torch.dtype = torch.float
             own.add(getattr(moe.experts, name))
         moe.apply_experts = _SpreadExperts(moe, mesh)
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    for each in (*model.model.decoder_layers(), model):
+    for each in (*model.model.decoder_layers(), model, *modules):
         fully_shard(each, mesh=mesh, ignored_params=own, mp_policy=policy)
         _add_up(each)
     register_fsdp_forward_method(model, "hidden")  # losses call it instead of `forward`

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import torch
 from safetensors import safe_open
 from torch.distributed.device_mesh import init_device_mesh
 
+from rollmill.model.checkpoint import load_mtp
 from rollmill.model.config import ModelConfig
 from rollmill.model.model import Model
 from rollmill.model.mtp import MtpModules
@@ -41,7 +43,13 @@ def fresh(tiny: ModelConfig) -> Model:
 
 def curve(folder: Path) -> list[tuple[float, ...]]:
     return [
-        (each.loss, each.grad_norm, each.expert_load, each.validation_loss or 0.0)
+        (
+            each.loss,
+            each.grad_norm,
+            each.expert_load,
+            each.validation_loss or 0.0,
+            each.mtp_loss or 0.0,
+        )
         for each in read_metrics(folder / "metrics.jsonl")
     ]
 
@@ -113,17 +121,37 @@ def head_dtype(folder: Path) -> torch.dtype:
     return head.dtype
 
 
-@pytest.mark.parametrize("asked", ["fp32 head", "MTP modules"])
+def test_mtp_modules_are_spread_with_the_model_and_saved_whole(
+    tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], tmp_path: Path
+) -> None:
+    torch.manual_seed(3)
+    mtp = MtpModules(dataclasses.replace(tiny, num_mtp_modules=2))
+    few = samples[:9]  # of one sample, a rank has nothing
+    start = copy.deepcopy(mtp)
+    train(CONFIG, fresh(tiny), tokenizer, few, tmp_path / "one", mtp=copy.deepcopy(mtp))
+    train_on_ranks(2, CONFIG, fresh(tiny), tokenizer, few, tmp_path / "two", mtp=mtp)
+    for ours, single in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
+        assert ours == pytest.approx(single, rel=1e-4)
+    one, two = (load_mtp(tmp_path / name / "model") for name in ("one", "two"))
+    assert one
+    assert two
+    for name, weight in one.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+    began = start.modules_by_depth()[0].proj.weight
+    assert not one.modules_by_depth()[0].proj.weight.equal(began)
+
+
+@pytest.mark.parametrize("asked", ["fp32 head", "mtp_only_steps"])
 def test_what_several_ranks_cannot_do_is_refused(
     tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], tmp_path: Path, asked: str
 ) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1
     )
-    config, mtp = CONFIG, None
-    if asked == "fp32 head":
-        config = dataclasses.replace(CONFIG, dtype="bfloat16", fp32_head=True)
-    else:
+    config = dataclasses.replace(CONFIG, dtype="bfloat16", fp32_head=True)
+    mtp = None
+    if asked == "mtp_only_steps":
+        config = dataclasses.replace(CONFIG, mtp_only_steps=1)
         mtp = MtpModules(dataclasses.replace(tiny, num_mtp_modules=1))
     try:
         mesh = init_device_mesh("cpu", (1,))
