@@ -1,6 +1,6 @@
 """Runs pytest inside a workspace and states what happened in one line. Never imported on the host.
 
-`pytest_run.py` passes this file's text to `python -I -c`; the request arrives on standard input
+`pytest_run.py` passes this file's text to `python -c`; the request arrives on standard input
 and the report leaves through a private copy of standard output, marked with the request's nonce.
 Code under test shares this process: what it could forge is caught by the canaries that
 `test_suite.py` mixes in, not here.

@@ -24,6 +24,16 @@ TOOK_TOO_LONG = {128 + signal.SIGXCPU: "the run", 128 + signal.SIGPROF: "one tes
 """How the harness ends when its processor time, or that of one test, is used up."""
 HARNESS = Path(__file__).with_name("pytest_harness.py").read_text(encoding="utf-8")
 
+SEEDED = """
+import os, sys
+mode = ["-s", "-P"] if sys.version_info >= (3, 11) else ["-I"]
+env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+env |= {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+os.execve(sys.executable, [sys.executable, *mode, "-B", "-c", sys.argv[1]], env)
+"""
+"""Starts the harness as `python -I` would, but with one order of sets: names of tests that were
+made from a set would else be others in each run. Before Python 3.11 they are."""
+
 TestOutcome = Literal["passed", "failed", "skipped", "missing"]
 OUTCOMES: Mapping[str, TestOutcome] = {
     "p": "passed",
@@ -128,7 +138,7 @@ async def run_suite(
         "max_messages": max_messages,
     }
     done = await workspace.exec(
-        [PYTHON, "-I", "-B", "-c", HARNESS],
+        [PYTHON, "-I", "-c", SEEDED, HARNESS],
         stdin=json.dumps(request).encode() + b"\n",
         timeout_s=wall_s,
     )

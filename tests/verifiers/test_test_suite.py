@@ -309,3 +309,24 @@ async def test_stopping_when_it_is_decided_changes_no_outcome(
     assert {check.name for check in early.checks} <= {check.name for check in whole.checks}
     if name == "nothing":
         assert [check.name for check in early.checks] == WANTED[:1]
+
+
+@docker
+async def test_tests_made_from_a_set_keep_their_names(provider: DockerProvider) -> None:
+    made = (
+        "import os, sys, pytest\n\nNAMES = {f'{n:x}' * 3 for n in range(16)}\n\n\n"
+        "@pytest.mark.parametrize('name', [object() for _ in NAMES], ids=list(NAMES))\n"
+        "def test_name(name):\n    assert sys.flags.no_user_site\n    assert sys.flags.safe_path\n"
+        "    assert not os.environ.get('PYTHONSTARTUP')\n"
+    )
+    spec = WorkspaceSpec(
+        image="python",
+        seed=pack_tree({"tests/test_made.py": made.encode()}),
+        env={"PYTHONSTARTUP": "/nowhere", "PYTHONPATH": "/tmp"},
+    )
+    runs = []
+    for _ in range(2):
+        async with opened(provider, spec) as workspace:
+            runs.append(await run_suite(workspace, paths=["tests"], timeout_s=20))
+    assert len(runs[0].named("passed")) == 16
+    assert list(runs[0].outcomes) == list(runs[1].outcomes)
