@@ -82,6 +82,8 @@ def training_device(config: SftConfig) -> torch.device:
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() and config.ranks == 1 else "cpu"
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise ConfigError(f"expected cpu, cuda or cuda:N for the device, got {name}")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # an assertion where PyTorch has no CUDA

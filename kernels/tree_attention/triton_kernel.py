@@ -20,10 +20,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 _PLAIN = {"TQ": 32, "TK": 32, "num_warps": 4}
-"""Blocks of fp32, whose products no tensor core takes."""
+"""Blocks of fp32, whose products no tensor core takes, and of wider heads."""
 _FORWARD = {"TQ": 128, "TK": 64, "num_warps": 8, "num_stages": 3}
 _BACKWARD = {"TQ": 64, "TK": 64, "num_warps": 4, "num_stages": 2}
 """Of bf16, as measured on an H100 with heads of 128."""
+_WIDEST = 128
+"""Columns of a head for which the blocks of bf16 fit into shared memory."""
 _made: Any = WeakTensorKeyDictionary()
 """Tables by `exits`, which the layers of a model share, and by the sizes of blocks."""
 
@@ -73,7 +75,8 @@ def _sizes(q: torch.Tensor, k: torch.Tensor, blocks: dict[str, int]) -> dict[str
     heads, dim = q.shape[1:]
     columns = max(16, triton.next_power_of_2(dim))
     sizes = {"H": heads, "G": heads // k.shape[1], "D": dim, "C": columns}
-    return sizes | (_PLAIN if q.dtype == torch.float32 else blocks)
+    wide = q.dtype != torch.float32 and columns <= _WIDEST
+    return sizes | (blocks if wide else _PLAIN)
 
 
 class _Tables(NamedTuple):

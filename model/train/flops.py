@@ -10,7 +10,6 @@ import torch
 
 from ..config import ModelConfig
 
-_SIZES = {"cpu": 1024, "cuda": 8192}
 _REPEATS = 6
 _CPU = torch.device("cpu")
 
@@ -39,7 +38,7 @@ def measured_peak_flops(dtype: torch.dtype, device: torch.device = _CPU) -> floa
 
     Of 1024 rows and columns on a CPU, of 8192 on a GPU.
     """
-    size = _SIZES[device.type]
+    size = 8192 if device.type == "cuda" else 1024
     left, right = torch.randn(2, size, size, dtype=dtype, device=device)
     times = []
     for _ in range(_REPEATS):

@@ -294,6 +294,7 @@ class _Trainer:
         _fill(model, self._model, weights)
         if mtp and self._mtp:
             _fill(mtp, self._mtp, weights)
+        assert next(weights, None) is None
         yield model, mtp
 
     def _write(self, model: Model, mtp: MtpModules | None, folder: Path) -> None:

@@ -128,11 +128,20 @@ def test_training_data_that_is_not_there_is_bad_input(run: Command, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_device_that_is_not_there_is_bad_input(run: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("cuda:77", "expected a device that PyTorch has here, got cuda:77"),
+        ("meta", "expected cpu, cuda or cuda:N for the device, got meta"),
+    ],
+)
+def test_a_device_that_is_not_there_is_bad_input(
+    run: Command, tmp_path: Path, device: str, said: str
+) -> None:
     (tmp_path / "data").mkdir()
-    ran = run("train", "sft", "data", "--out", "sft", "--device", "cuda:77", cwd=tmp_path)
+    ran = run("train", "sft", "data", "--out", "sft", "--device", device, cwd=tmp_path)
     assert ran.code == 2
-    assert "expected a device that PyTorch has here, got cuda:77" in ran.err
+    assert said in ran.err
     assert not (tmp_path / "sft").exists()
 
 
