@@ -12,9 +12,7 @@ import asyncio
 import json
 import logging
 import os
-import random
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +27,7 @@ from typing import Any, Protocol
 
 os.environ.setdefault("MSWEA_SILENT_STARTUP", "1")
 
+from rollmill.tests.benchmarks._victim import leaks_after_kill9
 from rollmill.workspaces import (
     MIB,
     BwrapProvider,
@@ -37,7 +36,6 @@ from rollmill.workspaces import (
     PooledProvider,
     Provider,
     WorkspaceSpec,
-    leftovers,
     opened,
 )
 from rollmill.workspaces.engine import connect
@@ -53,7 +51,6 @@ REX_SITE = "/opt/swerex"
 TRUE = "true"
 OPENINGS = ("cold", "pool", "bwrap", "bwrap_cold")
 """Of ours: from nothing; from the pool; bubblewrap's, started ahead of a known schedule; not."""
-VICTIM = str(Path(__file__).with_name("_victim.py"))
 
 
 class Box(Protocol):
@@ -284,24 +281,6 @@ def _descriptors() -> int:
 def _resident_mb() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / MIB
-
-
-def leaks_after_kill9(kills: int) -> int:
-    """Containers that are there 20 s after a process that held some was killed. Blocks."""
-    leaked, chance = 0, random.Random(0)
-    for number in range(kills):
-        run_id = f"bench-kill-{os.getpid()}-{number}"
-        command = [sys.executable, VICTIM, run_id]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd="/") as victim:
-            assert victim.stdout is not None
-            victim.stdout.readline()
-            time.sleep(chance.uniform(0, 1.5))
-            victim.send_signal(signal.SIGKILL)
-        give_up = time.monotonic() + 20
-        while (left := len(leftovers(run_id))) and time.monotonic() < give_up:
-            time.sleep(0.2)
-        leaked += left
-    return leaked
 
 
 def compared(found: Mapping[str, float], *, more_is_better: bool = False) -> dict[str, float]:
