@@ -14,6 +14,8 @@ from ..workspaces import Limits, WorkspaceSpec
 
 LATER_LIMITS = ("inodes", "open_files")
 """Fields of `Limits` that the first tasks did not have."""
+LATER_SETTINGS = ("network", "writable")
+"""The same of `WorkspaceSpec`."""
 
 Domain = Literal["coding", "cowork"]
 
@@ -85,8 +87,9 @@ def described(task: Task) -> dict[str, Any]:
     for name in LATER_LIMITS:
         if limits[name] == default[name]:
             del limits[name]
-    if not task.workspace.network:
-        del data["workspace"]["network"]
+    for name in LATER_SETTINGS:
+        if not data["workspace"][name]:
+            del data["workspace"][name]
     return data
 
 

@@ -52,6 +52,7 @@ class _Rollmill(BaseModel):
     env: dict[str, str]
     limits: Limits
     network: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
     budget: Budget
     provenance: Provenance
     digests: dict[str, str]
@@ -129,6 +130,7 @@ def _read(folder: Path) -> tuple[_Rollmill, Task]:
         env=ours.env,
         limits=ours.limits,
         network=ours.network,
+        writable=ours.writable,
     )
     assets = sorted(path for path in hidden.rglob("*") if path.is_file())
     task = Task(
@@ -178,6 +180,7 @@ def _toml(task: Task) -> dict[str, Any]:
         "env": dict(task.workspace.env),
         "limits": asdict(limits),
         **({"network": hosts} if hosts else {}),
+        **({"writable": list(task.workspace.writable)} if task.workspace.writable else {}),
         "budget": asdict(task.budget),
         "provenance": asdict(task.provenance),
         "digests": _digests(task),

@@ -96,6 +96,11 @@ class BwrapProvider:
 
     async def open(self, spec: WorkspaceSpec, *, fresh: bool = False) -> RunnerWorkspace:
         """See `Provider.open`; every one is fresh."""
+        if spec.writable:
+            raise ImageError(
+                f"expected nothing under `writable`, got {', '.join(spec.writable)}: folders of an "
+                "image can be changed on a Docker Engine only"
+            )
         await self.prepare([spec.image])
         groups = [make_cgroup(root, spec.limits) for root in self._cgroups]
         process = await asyncio.create_subprocess_exec(

@@ -80,7 +80,8 @@ class RunnerClient(Link):
     async def snapshot(self, *, max_bytes: int | None = None) -> Snapshot:
         """See `Workspace.snapshot`."""
         limits = self.spec.limits
-        room = 2 * (limits.workspace_bytes + 2 * limits.tmp_bytes)  # entries have headers
+        places = 1 + len(self.spec.writable)
+        room = 2 * (places * limits.workspace_bytes + 2 * limits.tmp_bytes)  # entries have headers
         request = {"op": "pack", "path": None, "max_bytes": max_bytes or room}
         return Snapshot(image=self.spec.image, data=(await self.request(request))[1])
 

@@ -10,30 +10,30 @@ import contextlib
 import logging
 import struct
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import docker
 import docker.errors
+from docker.types import Mount
 
 from . import images
 from .channel import RunnerWorkspace
+from .container import first_process, host_settings
 from .dialling import address_of, attach, way_to
 from .engine import ENGINE_ERRORS, connect, knock
 from .errors import EngineUnavailable
-from .foreign import LOADER, PYTHON, Foreign, fitted, is_foreign
+from .foreign import Foreign, fitted, is_foreign
 from .ledger import LEDGER_ERRORS, Guard, Ledger
 from .network import PROXY_ENV, equip
-from .program import runner_argv
+from .places import copied
 from .proxy import pins_of_environment, way_out
 from .reaper import default_ledger, held, labels, reap, remove
 from .tunnel import Tunnel
-from .types import MIB, WORKDIR, WorkspaceSpec
+from .types import WORKDIR, WorkspaceSpec
 
 log = logging.getLogger(__name__)
 
-RUNNER_CAPABILITIES = ("SETUID", "SETGID", "KILL", "CHOWN")
-SHM_BYTES = 64 * MIB
 REMOVAL_S = 15
 RETURN_S = 60.0
 """How long an engine that answered before may take to come back, as at its restart."""
@@ -77,6 +77,7 @@ class DockerProvider:
         self._images: dict[str, str] = {}
         self._fitting = asyncio.Lock()
         self._foreign: dict[str, Foreign] = {}
+        self._places: dict[tuple[str, tuple[str, ...]], tuple[Mount, ...]] = {}
         self._open: set[RunnerWorkspace] = set()
 
     async def prepare(self, names: Sequence[str]) -> dict[str, str]:
@@ -119,6 +120,8 @@ class DockerProvider:
         client = await self._connected()
         if is_foreign(spec.image):
             await self._fit(client, spec.image, image)
+        if spec.writable:
+            await self._copy_places(client, spec, image)
         try:
             workspace = await self._started(client, spec, image)
         except EngineUnavailable:
@@ -138,16 +141,31 @@ class DockerProvider:
         async with self._fitting:
             if name in self._foreign:
                 return
-            lease = await asyncio.to_thread(self._ledger.intend, self._guard.holder)
-            try:
-                owner = self._labels(lease, REMOVAL_S)
+            async with self._owning() as owner:
                 self._foreign[name] = await asyncio.to_thread(fitted, client, image, owner)
-            finally:
-                await asyncio.to_thread(self._ledger.end, lease)
         log.warning(
             "%s is not an image of ours: its runner uses a Python of ours, which commands can see "
             "but not change; what runs in it is only as good as the image", name
         )  # fmt: skip
+
+    async def _copy_places(self, client: docker.APIClient, spec: WorkspaceSpec, image: str) -> None:
+        """Have the engine copy, once, the folders of an image that commands may change."""
+        async with self._fitting:
+            if (spec.image, spec.writable) in self._places:
+                return
+            async with self._owning() as owner:
+                self._places[spec.image, spec.writable] = await asyncio.to_thread(
+                    copied, client, image, spec.writable, owner
+                )
+
+    @contextlib.asynccontextmanager
+    async def _owning(self) -> AsyncIterator[Mapping[str, str]]:
+        """Labels of a container that is made and removed within the block."""
+        lease = await asyncio.to_thread(self._ledger.intend, self._guard.holder)
+        try:
+            yield self._labels(lease, REMOVAL_S)
+        finally:
+            await asyncio.to_thread(self._ledger.end, lease)
 
     def _labels(self, lease: str, lifetime_s: float) -> dict[str, str]:
         holder = self._guard.holder
@@ -253,15 +271,11 @@ class DockerProvider:
     def _create(self, client: docker.APIClient, spec: WorkspaceSpec, image: str, lease: str) -> str:
         """A container that is not started yet. Blocks."""
         knock(self._address)
-        foreign, way = self._foreign.get(spec.image), bool(spec.network)
-        command = (
-            [*LOADER, *runner_argv(spec.limits, network=way, python=PYTHON)]
-            if foreign
-            else runner_argv(spec.limits, network=way)
-        )
+        foreign = self._foreign.get(spec.image)
+        copies = self._places.get((spec.image, spec.writable), ())
         made = client.create_container(
             image,
-            command=command,
+            command=first_process(spec, foreign),
             user="0:0",
             working_dir=WORKDIR,
             stdin_open=True,
@@ -269,35 +283,11 @@ class DockerProvider:
             stop_signal="SIGKILL",  # the engine's own shutdown waits for nothing else
             labels=self._labels(lease, spec.limits.lifetime_s),
             host_config=client.create_host_config(
-                **self._host_config(spec), mounts=list(foreign.mounts) if foreign else []
+                **host_settings(spec, foreign, copies, self.cpus)
             ),
             **(foreign.overrules if foreign else {}),
         )
         return str(made["Id"])
-
-    def _host_config(self, spec: WorkspaceSpec) -> Mapping[str, Any]:
-        limits = spec.limits
-        room = f"nosuid,nodev,nr_inodes={limits.inodes}"
-        owned = f"exec,{room},mode=0755,uid=1000,gid=1000"
-        return {
-            "auto_remove": True,
-            "read_only": True,
-            "network_mode": "none",
-            "log_config": {"Type": "none", "Config": {}},
-            "cap_drop": ["ALL"],
-            "cap_add": list(RUNNER_CAPABILITIES),
-            "security_opt": ["no-new-privileges"],
-            "mem_limit": limits.memory_bytes,
-            "memswap_limit": limits.memory_bytes,
-            "pids_limit": limits.pids,
-            "nano_cpus": int(min(limits.cpus, self.cpus) * 1e9),
-            "tmpfs": {
-                WORKDIR: f"{owned},size={limits.workspace_bytes}",
-                "/home/agent": f"{owned},size={limits.tmp_bytes}",
-                "/tmp": f"exec,{room},mode=1777,size={limits.tmp_bytes}",
-                "/dev/shm": f"noexec,{room},mode=1777,size={min(limits.tmp_bytes, SHM_BYTES)}",
-            },
-        }
 
     async def _abandon(
         self,

@@ -8,8 +8,9 @@ What the image says of entry points, volumes, users and health checks is overrul
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +97,7 @@ def fitted(client: docker.APIClient, digest: str, labels: Mapping[str, str]) -> 
             *(
                 Mount(
                     place,
-                    _volume(client, "volume", f"{digest} {place}"),
+                    volume(client, "volume", f"{digest} {place}"),
                     type="volume",
                     read_only=True,
                 )
@@ -106,9 +107,14 @@ def fitted(client: docker.APIClient, digest: str, labels: Mapping[str, str]) -> 
     )
 
 
-def _volume(client: docker.APIClient, kind: str, content: str) -> str:
-    """A volume of ours, named by what is in it. The engine fills an empty one from the image."""
-    name = f"rollmill-{kind}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+def volume_name(kind: str, content: str) -> str:
+    """The name of a volume of ours, which says what is in it."""
+    return f"rollmill-{kind}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+
+def volume(client: docker.APIClient, kind: str, content: str) -> str:
+    """A volume of ours, by its name. The engine fills an empty one from the image."""
+    name = volume_name(kind, content)
     client.create_volume(name, labels={LABEL: "1"})
     return name
 
@@ -118,32 +124,56 @@ def _runtime(client: docker.APIClient, labels: Mapping[str, str]) -> str:
     digest = images.ensure(client, "python")
     with images.building("runtime"):
         try:
-            name = _volume(client, "runtime", digest + _FILL)
+            name = volume(client, "runtime", digest + _FILL)
             _fill(client, digest, name, labels)
         except ENGINE_ERRORS as error:
             raise ImageError(f"cannot make the runtime for images of others: {error}") from error
     return name
 
 
-def _fill(client: docker.APIClient, digest: str, volume: str, labels: Mapping[str, str]) -> None:
+def _fill(client: docker.APIClient, digest: str, name: str, labels: Mapping[str, str]) -> None:
+    mount = Mount(PLACE, name, type="volume")
+    with prepared(client, digest, ["sh", "-c", _FILL], mount, labels) as made:
+        finish(client, made)
+
+
+@contextlib.contextmanager
+def prepared(
+    client: docker.APIClient,
+    digest: str,
+    command: Sequence[str],
+    mount: Mount,
+    labels: Mapping[str, str],
+    capabilities: Sequence[str] = (),
+) -> Iterator[str]:
+    """A container of ours that prepares a volume, not started; it is removed at the end."""
     made = client.create_container(
         digest,
-        command=["sh", "-c", _FILL],
+        command=list(command),
         user="0:0",
         network_disabled=True,
         labels=dict(labels),
         host_config=client.create_host_config(
             network_mode="none",
             cap_drop=["ALL"],
+            cap_add=list(capabilities),
             security_opt=["no-new-privileges"],
-            mounts=[Mount(PLACE, volume, type="volume")],
+            mounts=[mount],
         ),
     )
     try:
-        client.start(made["Id"])
-        done = client.wait(made["Id"], timeout=FILL_S)
-        if done["StatusCode"]:
-            words = client.logs(made["Id"]).decode(errors="replace")[-2000:]
-            raise ImageError(f"cannot make the runtime for images of others:\n{words}")
+        yield str(made["Id"])
     finally:
         client.remove_container(made["Id"], force=True, v=True)
+
+
+def finish(client: docker.APIClient, container: str) -> None:
+    """Start it, and wait until it has done its work.
+
+    Raises:
+        ImageError: it did not; with its last words.
+    """
+    client.start(container)
+    if client.wait(container, timeout=FILL_S)["StatusCode"]:
+        words = client.logs(container).decode(errors="replace")[-2000:]
+        raise ImageError(f"could not prepare a volume for images of others:\n{words}")

@@ -48,6 +48,11 @@ class RunnerProvider(Protocol):
         ...
 
 
+def _apart(spec: WorkspaceSpec) -> bool:
+    """Whether it is for one use: it may fetch things, or change what is its image's."""
+    return bool(spec.network or spec.writable)
+
+
 @dataclass(slots=True)
 class Shelf:
     """What waits of one kind, and what is known to be wanted."""
@@ -110,7 +115,7 @@ class PooledProvider:
 
     def expect(self, spec: WorkspaceSpec, times: int) -> None:
         """See `Provider.expect`. Workspaces are started ahead, as far as the schedule goes."""
-        if spec.network:  # they are never kept ready
+        if _apart(spec):  # they are never kept ready
             return
         kind = (spec.image, spec.limits)
         shelf = self._shelf(kind)
@@ -119,7 +124,7 @@ class PooledProvider:
 
     async def open(self, spec: WorkspaceSpec, *, fresh: bool = False) -> LentWorkspace:
         """See `Provider.open`."""
-        if spec.network:
+        if _apart(spec):
             return await self._open_apart(spec)
         kind = (spec.image, spec.limits)
         shelf = self._shelf(kind)
@@ -150,7 +155,7 @@ class PooledProvider:
         return LentWorkspace(spec, workspace, give_back)
 
     async def _open_apart(self, spec: WorkspaceSpec) -> LentWorkspace:
-        """A workspace that may reach hosts: what it fetched is for nobody after it."""
+        """A workspace that nobody gets after its only user."""
         async with self._starts:
             workspace = await self._inner.open(spec)
         self.counts["started"] += 1

@@ -12,7 +12,7 @@ import json
 import marshal
 import resource
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
@@ -22,10 +22,11 @@ from .types import Limits
 
 AT_START = ("runner", "runner_files", "runner_output", "runner_process", "runner_reset")
 LATER = (
-    "runner_archive", "runner_calls", "runner_net", "runner_services", "runner_shell",
-    "runner_swift",
+    "runner_archive", "runner_calls", "runner_net", "runner_places", "runner_services",
+    "runner_shell", "runner_swift",
 )  # fmt: skip
 """What most workspaces never need travels as source alone: a command line has its limits."""
+SYSTEM_PYTHON = "/usr/bin/python3"
 NO_RLIMITS: Mapping[int, int] = MappingProxyType({})
 
 _BOOT = """
@@ -55,13 +56,15 @@ main()
 def runner_argv(
     limits: Limits,
     *,
-    python: str = "/usr/bin/python3",
+    python: str = SYSTEM_PYTHON,
     rlimits: Mapping[int, int] = NO_RLIMITS,
     network: bool = False,
+    places: Sequence[tuple[str, str]] = (),
 ) -> list[str]:
     """The command line of a workspace's first process: it carries the whole runner.
 
     Args:
+        places: (copy of what the image has, where commands may change it), see `places.py`.
         network: the stream also carries connections, see `network.py`.
         rlimits: `resource.RLIMIT_*` -> value for the commands, where no cgroup does it.
     """
@@ -71,6 +74,7 @@ def runner_argv(
         "spill_bytes": limits.tmp_bytes // 8,
         "rlimits": list({**_always(limits), **rlimits}.items()),
         "network": network,
+        "places": list(places),
     }
     return [python, "-I", "-S", "-c", program(MAGIC_NUMBER), json.dumps(config)]
 

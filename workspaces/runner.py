@@ -313,6 +313,10 @@ def main() -> None:
         set_dumpable(False)
         leave_keys()
     os.makedirs(SPILL_DIR, exist_ok=True)
+    if config["places"]:
+        from .runner_places import fill
+
+        fill(config["places"])
     requests, replies = ends
     if config["network"]:
         from .runner_net import carried

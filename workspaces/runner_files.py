@@ -16,10 +16,11 @@ import time
 
 TYPE_CHECKING = False  # as in `runner.py`
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 WORKDIR = "/workspace"
-WRITABLE = (WORKDIR, "/tmp", "/home/agent")
+WRITABLE = [WORKDIR, "/tmp", "/home/agent"]
+"""At the start a workspace may add to it, see `runner_places.py`."""
 AGENT_ID = 1000
 MAX_DEPTH = 64
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,7 +45,7 @@ def as_agent() -> Iterator[None]:
         os.setegid(0)
 
 
-def split(path: str, roots: tuple[str, ...] = WRITABLE) -> tuple[str, list[str]]:
+def split(path: str, roots: Sequence[str] = WRITABLE) -> tuple[str, list[str]]:
     """A path as (writable place, names below it)."""
     full = os.path.join(WORKDIR, path)
     for root in roots:

@@ -17,12 +17,16 @@ import os
 from .runner_files import WRITABLE, as_agent
 from .runner_output import SPILL_DIR
 
-PLACES = (*WRITABLE, "/dev/shm", "/dev/mqueue")
-"""Everywhere a command can leave something."""
-OWN = ("/workspace", "/home/agent")
-"""Places whose folder itself belongs to the command user."""
+MEMORY = ("/dev/shm", "/dev/mqueue")
+OWN = ["/workspace", "/home/agent"]
+"""Places whose folder itself belongs to the command user; `runner_places.py` may add to it."""
 MOST_NAMED = 20
 GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS, what `lsattr` asks
+
+
+def places() -> tuple[str, ...]:
+    """Everywhere a command can leave something."""
+    return (*WRITABLE, *MEMORY)
 
 
 def wipe() -> None:
@@ -35,7 +39,7 @@ def wipe() -> None:
         os.unlink(f"{SPILL_DIR}/{name}")
     os.rmdir(SPILL_DIR)
     with as_agent():
-        for place in PLACES:
+        for place in places():
             if os.path.isdir(place):
                 _empty(place)
                 with contextlib.suppress(PermissionError):  # as in `_empty`
@@ -67,7 +71,7 @@ class Look:
 
     def state(self) -> dict[str, str]:
         """What is there that a command may have left, each thing under its name."""
-        found = {place: _place(place) for place in PLACES}
+        found = {place: _place(place) for place in places()}
         found["devices"] = " ".join(map(_device, sorted(os.listdir("/dev"))))
         found["processes"] = " ".join(sorted(filter(str.isdigit, os.listdir("/proc"))))
         found |= _lengths("sysvipc/msg", "sysvipc/sem", "sysvipc/shm", *_SOCKETS)

@@ -14,6 +14,10 @@ _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?"
 HOST = re.compile(rf"(?=.{{1,253}}(?::|$))(?:{_LABEL}\.)*(?!\d+(?::|$)|0x){_LABEL}(?::\d{{1,5}})?")
 """A host name and perhaps a port; never an address, whose last part is a number."""
 
+FOLDER = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.+@-]+)+")
+RESERVED = (WORKDIR, "/tmp", "/home/agent", "/dev", "/proc", "/sys", "/etc")
+"""What a workspace lays out itself."""
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -61,14 +65,29 @@ class WorkspaceSpec:
     network: tuple[str, ...] = ()
     """Hosts that commands may reach over TLS, as `name` (port 443) or `name:port`; empty = none.
     Such a workspace is never used again, and verdicts are made without it."""
+    writable: tuple[str, ...] = ()
+    """Folders of the image that commands may change besides the usual places: copies of them, each
+    up to `Limits.workspace_bytes`. Such a workspace is never used again."""
 
     def __post_init__(self) -> None:
+        for number, place in enumerate(self.writable):
+            others = (*RESERVED, *self.writable[:number])
+            if not FOLDER.fullmatch(place) or any(_overlap(place, other) for other in others):
+                raise ValueError(
+                    f"writable must list folders such as '/opt/app', apart from each other and "
+                    f"from {', '.join(RESERVED)}; got {place!r}"
+                )
         for host in self.network:
             if not HOST.fullmatch(host):
                 raise ValueError(
                     f"network must list lower-case host names such as 'pypi.org' or "
                     f"'pypi.org:8443', got {host!r}; addresses and patterns cannot be allowed"
                 )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two folders are one, or one holds the other."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 ErrorKind = Literal["not_started", "timed_out", "out_of_memory", "signal"]

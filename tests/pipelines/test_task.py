@@ -43,7 +43,7 @@ def test_a_limit_that_came_later_changes_only_the_ids_of_tasks_that_set_it(
     first = {key: value for key, value in asdict(task.workspace.limits).items()
              if key not in ("inodes", "open_files")}  # fmt: skip
     workspace = asdict(task.workspace) | {"limits": first}
-    del workspace["network"]  # which came later too
+    del workspace["network"], workspace["writable"]  # which came later too
     written = asdict(task) | {"workspace": workspace}
     assert task.task_id == content_digest(written)
 
@@ -51,9 +51,12 @@ def test_a_limit_that_came_later_changes_only_the_ids_of_tasks_that_set_it(
     assert make_task(workspace=more).task_id != task.task_id
 
 
-def test_the_network_changes_the_id_and_its_absence_keeps_older_ones(make_task: MakeTask) -> None:
+@pytest.mark.parametrize("change", [{"network": ("pypi.org",)}, {"writable": ("/opt/app",)}])
+def test_what_a_workspace_may_do_changes_the_id_and_its_absence_keeps_older_ones(
+    make_task: MakeTask, change: Any
+) -> None:
     closed = make_task()
-    opened = replace(closed, workspace=replace(closed.workspace, network=("pypi.org",)))
+    opened = replace(closed, workspace=replace(closed.workspace, **change))
 
     assert closed.task_id == OLD_ID
     assert opened.task_id != OLD_ID

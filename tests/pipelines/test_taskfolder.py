@@ -67,6 +67,17 @@ def test_the_hosts_that_a_task_may_reach_stand_in_its_folder(
         load_task(tmp_path / "t")
 
 
+def test_the_folders_that_a_task_may_change_stand_in_its_folder(
+    make_task: MakeTask, tmp_path: Path
+) -> None:
+    task = make_task(workspace=WorkspaceSpec(image="python", writable=("/opt/app", "/srv")))
+    save_task(task, tmp_path / "t")
+    toml = tomllib.loads((tmp_path / "t/task.toml").read_text())
+
+    assert load_task(tmp_path / "t") == task
+    assert toml["metadata"]["rollmill"]["writable"] == ["/opt/app", "/srv"]
+
+
 def test_the_same_task_gives_the_same_bytes(make_task: MakeTask, tmp_path: Path) -> None:
     save_task(make_task(), tmp_path / "a")
     save_task(make_task(), tmp_path / "b")
