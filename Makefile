@@ -49,6 +49,7 @@ demo: .venv/.run
 	$(BIN)/rollmill generate --tasks coding,cowork $(DEMO_SOURCES) --n 4 --policy gold --policy bundled --out $(DEMO)
 	$(BIN)/rollmill train sft $(DEMO) --steps 5 --out $(DEMO)/sft
 	$(BIN)/rollmill report $(DEMO)
+	@case $(DEMO) in runs/demo-*) [ -e runs/demo -a ! -L runs/demo ] || ln -sfn $(notdir $(DEMO)) runs/demo;; esac
 
 check: .venv/.dev
 	$(BIN)/ruff check .

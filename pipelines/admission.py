@@ -199,8 +199,7 @@ class _Audit:
         await self._timed("gold", self._try_gold)
         await self._timed("cheats", self._try_cheats)
         for _ in range(1, self.plan.runs):
-            await self._timed("null", self._try_null)
-            await self._timed("gold", self._try_gold)
+            await self._timed("repeats", self._try_both)
         if self.plan.alternatives:
             await self._timed("alternatives", self._try_alternatives)
         await self._timed("mutants", self._try_mutants)
@@ -234,6 +233,9 @@ class _Audit:
             await probe()
         finally:
             self.step_s[step] = self.step_s.get(step, 0.0) + time.monotonic() - began
+
+    async def _try_both(self) -> None:
+        await self._all(lambda probe: probe(), [self._try_null, self._try_gold])
 
     async def _try_null(self) -> None:
         row = await self._probe(null_policy(), self._in_haste, attempt=len(self.null))
