@@ -68,6 +68,7 @@ sheet = book["Sales"]
 sheet["D1"] = "Value"
 for row in range(2, 5):
     sheet.cell(row, 4).value = f"=B{row}*C{row}"
+book.create_sheet("Total")["A1"] = "=SUM(Sales!D2:D4)"
 book.save("shop.xlsx")
 """
 ANSWER = {"name": "Ink", "total": 51.5}
@@ -149,6 +150,7 @@ def workbook_task() -> Task:
     regions = [
         {"sheet": "Sales", "top_left": "D1", "values": [["Value"]]},
         {"sheet": "Sales", "top_left": "D2", "values": [[10], [14.5], [27]], "formula": True},
+        {"sheet": "Total", "top_left": "A1", "values": [[51.5]], "formula": True},
     ]
     return _task(
         domain="cowork",

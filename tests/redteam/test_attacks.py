@@ -212,6 +212,7 @@ HONEST: dict[str, dict[str, tuple[ToolCall, ...]]] = {
             python(GOLD_BOOK.replace("book.save", "sheet['D2'].number_format = '0.00'\nbook.save")),
         ),
         "a file beside it": (python(GOLD_BOOK), bash("cp shop.xlsx backup.xlsx")),
+        "the new sheet put first": (python(GOLD_BOOK.replace('"Total")', '"Total", 0)')),),
         "built in two steps": (
             python(PASTED + SAVE),
             python(GOLD_BOOK),
