@@ -37,6 +37,8 @@ from rollmill.workspaces import Provider, open_provider
 
 ROOT = Path(__file__).parents[2]
 FIRST_PROBES = ("null_passes", "null_unscored")
+PACKAGES = ("addict", "isodate", "munch", "parse", "schema", "unidiff")
+"""The six shipped ones whose suites take least: a task costs some thirty runs of its suite."""
 QUICK = {"tasks": 3, "workbooks": 3, "cheats": 2, "mutants": 4, "more_gold": 2}
 USUAL = {"tasks": 200, "workbooks": 100, "cheats": None, "mutants": 24, "more_gold": 10}
 
@@ -78,8 +80,8 @@ class Gate:
     """Audits tasks of one family until enough are admitted, and keeps each result in a file."""
 
     family: Family[Any]
-    sources: int
-    """How many of the shipped training sources; each in turn gives a proposal."""
+    sources: Sequence[str]
+    """Each in turn gives a proposal."""
     tasks: int
     """Admitted ones to reach."""
     plan: Plan
@@ -93,8 +95,7 @@ class Gate:
         rows = [json.loads(line) for line in _whole_lines(self.kept)]
         known = {row["key"] for row in rows}
         cache = platformdirs.user_cache_path("rollmill")
-        names = self.family.sources("train")[: self.sources]
-        sources = [await self.family.prepare(name, provider, cache) for name in names]
+        sources = [await self.family.prepare(name, provider, cache) for name in self.sources]
         for source, proposal in self._ideas(sources):
             if self._admitted(rows) >= self.tasks or time.monotonic() > until:
                 break
@@ -105,7 +106,7 @@ class Gate:
             with self.kept.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             _say(f"{self.family.name}: {self._admitted(rows)} admitted; {row['reason']}")
-        return self._figures(rows, len(names))
+        return self._figures(rows)
 
     def _admitted(self, rows: Sequence[dict[str, Any]]) -> int:
         return sum(row["reason"] == "admitted" for row in rows)
@@ -148,7 +149,7 @@ class Gate:
             "gold_reruns_failed": await _flakes(found.task, provider, reruns),
         }
 
-    def _figures(self, rows: Sequence[dict[str, Any]], sources: int) -> dict[str, Any]:
+    def _figures(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         audited = [row for row in rows if "gold" in row]
         admitted = [row for row in audited if row["reason"] == "admitted"]
         strengths = [row["strength"] for row in admitted if row["strength"] is not None]
@@ -156,7 +157,7 @@ class Gate:
         mutants = sum(row["mutants"] for row in admitted)
         first = sum(row["reason"] in FIRST_PROBES for row in audited)
         return {
-            "sources": sources,
+            "sources": len(self.sources),
             "wanted": self.tasks,
             "tasks": len(admitted),
             "runs": self.plan.runs,
@@ -220,13 +221,15 @@ async def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     if "red-team" in options.part:
         found |= red_team(work / "red_team.json")
     plan = replace(FULL, cheats=options.cheats, mutants=options.mutants, at_once=2)
+    bugs, workbooks = Bugs(), Workbooks()
     gates = {
         "bugs": Gate(
-            family=Bugs(), sources=6, tasks=options.tasks, plan=plan, more_gold=options.more_gold,
+            family=bugs, sources=PACKAGES, tasks=options.tasks, plan=plan, more_gold=options.more_gold,
             kept=work / "bugs.jsonl", verifier="test_suite",
         ),
         "workbooks": Gate(
-            family=Workbooks(), sources=99, tasks=options.workbooks, more_gold=0,
+            family=workbooks, sources=workbooks.sources("train"), tasks=options.workbooks,
+            more_gold=0,
             plan=replace(plan, runs=1, cheats=0, mutants=None), kept=work / "workbooks.jsonl",
             verifier="workbook",
         ),
