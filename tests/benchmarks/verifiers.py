@@ -224,8 +224,8 @@ async def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     bugs, workbooks = Bugs(), Workbooks()
     gates = {
         "bugs": Gate(
-            family=bugs, sources=PACKAGES, tasks=options.tasks, plan=plan, more_gold=options.more_gold,
-            kept=work / "bugs.jsonl", verifier="test_suite",
+            family=bugs, sources=PACKAGES, tasks=options.tasks, plan=plan,
+            more_gold=options.more_gold, kept=work / "bugs.jsonl", verifier="test_suite",
         ),
         "workbooks": Gate(
             family=workbooks, sources=workbooks.sources("train"), tasks=options.workbooks,
