@@ -57,7 +57,7 @@ class CorruptShard(CorruptRun):
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(
-            f"{path} is damaged ({why}); delete it and run the same command again, "
+            f"{path} is damaged ({why}); delete it and give the command that made the run again, "
             "which makes it anew"
         )
         self.path = path

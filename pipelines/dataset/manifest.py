@@ -101,7 +101,7 @@ def read_manifest(run: Path) -> Manifest | None:
         return None
     except ValidationError as error:
         raise CorruptRun(
-            f"{path} is no manifest; delete it and run the same command again"
+            f"{path} is no manifest; delete it and give the command that made the run again"
         ) from error
 
 
@@ -129,7 +129,9 @@ def sound_shards(run: Path) -> list[Path]:
     for shard in manifest.shards if manifest else ():
         path = _path(run, shard)
         if not path.is_file():
-            raise CorruptRun(f"{path} is missing; run the same command again to make it anew")
+            raise CorruptRun(
+                f"{path} is missing; give the command that made the run again to have it anew"
+            )
         if file_sha256(path) != shard.sha256:
             raise CorruptShard(path, "its bytes are not those that the manifest names")
     return sorted((run / "shards").glob("*.arrow"))

@@ -72,7 +72,7 @@ def read_records(path: Path) -> list[ProposalRecord]:
         except ValidationError as error:
             raise CorruptRun(
                 f"line {number} of {path} is no proposal record; delete the line "
-                "and run the same command again"
+                "and give the command that made the run again"
             ) from error
         records[record.family, record.key] = record
     return list(records.values())

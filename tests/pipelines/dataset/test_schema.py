@@ -128,7 +128,7 @@ def test_every_truncation_is_noticed(make_trajectory: MakeTrajectory, tmp_path: 
 
     for length in [*range(0, len(whole) - 8, 997), len(whole) - 9]:
         path.write_bytes(whole[:length])
-        with pytest.raises(CorruptShard, match="delete it and run the same command again"):
+        with pytest.raises(CorruptShard, match="give the command that made the run again"):
             list(read_shard(path))
 
 
