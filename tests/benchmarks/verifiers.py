@@ -31,7 +31,7 @@ from rollmill.pipelines.coding import Bugs
 from rollmill.pipelines.cowork.workbooks import Workbooks
 from rollmill.pipelines.family import Family, Proposal, Rejected
 from rollmill.pipelines.rollout.authored import gold_policy
-from rollmill.pipelines.rollout.episode import attempt_episode
+from rollmill.pipelines.rollout.episode import attempt_episode, verify
 from rollmill.pipelines.task import Task
 from rollmill.workspaces import Provider, open_provider
 
@@ -185,17 +185,18 @@ class Gate:
 
 
 async def _flakes(task: Task, provider: Provider, runs: int) -> int:
-    """How many of some more gold runs did not pass."""
+    """How many of some more gold runs did not pass: a whole one, then verdicts on what it left."""
+    if not runs:
+        return 0
+    tries = await attempt_episode(task, gold_policy(), provider, run_id="bench", attempt=0, seed=0)
     slots = asyncio.Semaphore(os.cpu_count() or 1)
 
-    async def once(attempt: int) -> bool:
+    async def again(_: int) -> str:
         async with slots:
-            rows = await attempt_episode(
-                task, gold_policy(), provider, run_id="bench", attempt=attempt, seed=attempt
-            )
-        return rows[-1].outcome == "pass"
+            return (await verify(task, tries[-1].artifact, provider)).outcome
 
-    return (await asyncio.gather(*map(once, range(runs)))).count(False)
+    outcomes = [tries[-1].outcome, *await asyncio.gather(*map(again, range(1, runs)))]
+    return runs - outcomes.count("pass")
 
 
 def _whole_lines(path: Path) -> list[bytes]:
