@@ -78,7 +78,7 @@ def remove_all(*, with_images: bool = False, running: bool = False) -> list[str]
 
 
 def _volumes(client: docker.APIClient) -> list[str]:
-    """Those of `foreign.py`: a Python of ours, and what images of others declare."""
+    """Those of `foreign.py` and `places.py`: a Python of ours, and copies of folders of images."""
     found = client.volumes(filters={"label": LABEL})["Volumes"] or ()
     return [str(volume["Name"]) for volume in found]
 
