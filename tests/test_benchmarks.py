@@ -30,10 +30,15 @@ def test_the_page_shows_every_figure_and_names_what_did_not_run() -> None:
         "machine": {"cpus": 2},
     }
 
-    text = page([("workspaces", figures), ("model", None)], quick=True)
+    records = {
+        "workspaces": {"command": "run it", "conditions": "a day, a machine", "figures": figures},
+        "model": {"command": "run that", "conditions": "another day", "figures": None},
+    }
+
+    text = page(records)
 
     assert "| `speed` | 4 | peer 2 | 2 |" in text
     assert "| `leaks` | 0 |" in text
     assert "| `machine.cpus` | 2 |" in text
-    assert "workspaces.py --json --quick" in text
+    assert "`run it`: a day, a machine" in text
     assert text.index("## model") < text.index("No figures")

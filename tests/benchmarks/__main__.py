@@ -1,7 +1,8 @@
 """Runs the benchmarks one after the other and writes `docs/benchmarks.md`.
 
 A benchmark is a file beside this one with `--json` and `--quick`; it prints nothing when a test of
-what it measures is red, and its section then says so. This file measures nothing itself.
+what it measures is red, and its section then says so. What each found last is kept, so the page
+shows those that were not run now too. This file measures nothing itself.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
+KEPT = ROOT / "runs" / "benchmarks"
+LONG = ("verifiers",)
+"""Take hours, and go on where they were stopped when they are given a folder for it."""
 VERSIONS = ("torch", "transformers", "docker", "mini-swe-agent", "swe-rex")
 
 
@@ -32,44 +36,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("names", nargs="*", choices=[*known, []], help="all when none is named")
     parser.add_argument("--quick", action="store_true", help="smaller counts, under a minute each")
+    parser.add_argument("--kept", type=Path, default=KEPT, help="where the last figures are kept")
     parser.add_argument("--out", type=Path, default=PAGE, help="the page to write")
     options = parser.parse_args(arguments)
-    sections, failed = [], []
+    options.kept.mkdir(parents=True, exist_ok=True)
+    failed = False
     for name in options.names or known:
-        command = [sys.executable, str(HERE / f"{name}.py"), "--json"]
+        command = [sys.executable, f"tests/benchmarks/{name}.py", "--json"]
         command += ["--quick"] * options.quick
+        if name in LONG and not options.quick:
+            command += ["--work", str(options.kept / name)]
         print(f"{name}: running", file=sys.stderr, flush=True)
-        began = time.monotonic()
+        began, conditions = time.monotonic(), _conditions()
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
-        if done.returncode:
-            failed.append(name)
-        sections.append((name, json.loads(done.stdout) if done.stdout.strip() else None))
-    options.out.write_text(page(sections, quick=options.quick), encoding="utf-8")
+        failed |= done.returncode != 0
+        record = {
+            "command": " ".join(["python", *command[1:3], *["--quick"] * options.quick]),
+            "conditions": conditions,
+            "figures": json.loads(done.stdout) if done.stdout.strip() else None,
+        }
+        draft = options.kept / f".{name}.json"
+        draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        draft.rename(options.kept / f"{name}.json")
+    records = {path.stem: json.loads(path.read_bytes()) for path in options.kept.glob("[!.]*.json")}
+    options.out.write_text(page(records), encoding="utf-8")
     print(f"wrote {options.out}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def page(sections: Sequence[tuple[str, Mapping[str, Any] | None]], *, quick: bool) -> str:
+def page(records: Mapping[str, Mapping[str, Any]]) -> str:
     """The page as Markdown; a section without figures says why."""
-    found = ", ".join(f"{name} {found}" for name in VERSIONS if (found := _version(name)))
     lines = [
         "# Benchmarks",
         "",
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}, {os.cpu_count()} x {_processor()}, load "
-        f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {found}.",
         "Written by `make bench`. Ours and the peers ran in turn in one run; a ratio over 1 means "
         "that ours is better.",
     ]
-    for name, figures in sections:
-        command = f"python tests/benchmarks/{name}.py --json{' --quick' * quick}"
-        lines += ["", f"## {name}", "", f"`{command}`", ""]
-        if figures is None:
+    for name, record in sorted(records.items()):
+        lines += ["", f"## {name}", "", f"`{record['command']}`: {record['conditions']}", ""]
+        if (figures := record["figures"]) is None:
             lines.append("No figures: a test of what it measures is red, or it broke.")
         else:
             lines += ["| figure | ours | peers | ratio |", "|---|---|---|---|"]
             lines += [f"| {' | '.join(row)} |" for row in _rows(figures)]
     return "\n".join(lines) + "\n"
+
+
+def _conditions() -> str:
+    """When, on what and beside what."""
+    found = ", ".join(f"{name} {found}" for name in VERSIONS if (found := _version(name)))
+    return (
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, {os.cpu_count()} x {_processor()}, load "
+        f"{os.getloadavg()[0]:.1f} before, Python {platform.python_version()}, {found}"
+    )
 
 
 def _rows(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str, str, str]]:
