@@ -18,7 +18,7 @@
 
 namespace {
 
-constexpr int BLOCK = 64, TILE = 12, WIDEST = 256;  // keys, query vectors, head_dim
+constexpr int BLOCK = 128, TILE = 12, WIDEST = 256;  // keys, query vectors, head_dim
 constexpr int BLOCK_PAGES = BLOCK / P;
 
 template <class W>
@@ -101,32 +101,43 @@ void blend(const float* probs, const W* const* values, int from, int to, int dim
     blend_columns<T, 1>(probs, at_column(d), from, to, dim, std::min(P, dim - d), out + d);
 }
 
-// One query vector's scores to weights under its new highest score; what it has so far shrinks.
-inline void soften(float* probs, int valid, int pages, int dim, float& highest, float& total,
-                   float* out) {
+// Scores of n <= P query vectors to weights under their new highest scores; what they have so far
+// shrinks. Vector t sees `seen[t]` keys of the block.
+inline void soften(float* probs, const int* seen, int n, int pages, int dim, float* highest,
+                   float* total, float* out) {
   vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  vf zero = {}, none = zero - INFINITY, top = none;
-  for (int p = 0; p < pages; ++p) {
-    vf x = load(probs + p * P);
-    x = lane < valid - p * P ? x : none;
-    top = x > top ? x : top;
-    store(probs + p * P, x);
+  vf zero = {}, none = zero - INFINITY, of_each[P];
+  auto visible = [&](vf x, vf other, int left) {
+    return left >= P ? x : (vf)(lane < left ? (vi)x : (vi)other);
+  };
+  for (int t = 0; t < P; ++t) of_each[t] = none;
+  for (int t = 0; t < n; ++t) {
+    vf top = none;
+    for (int p = 0; p < pages; ++p)
+      top = larger(visible(load(probs + t * BLOCK + p * P), none, seen[t] - p * P), top);
+    of_each[t] = top;
   }
-  float higher = std::max(highest, largest(top));
-  if (higher > highest) {
-    float shrink = highest == -INFINITY ? 0.0f : std::exp(highest - higher);
-    total *= shrink;
-    for (int d = 0; d < dim; d += P) store(out + d, load(out + d) * shrink);
-    highest = higher;
+  vf before = load(highest, n), higher = larger(all_folded(of_each, larger), before);
+  vf shrink = exp_of(before - higher);
+  store(highest, higher, n);
+  float levels[P], factors[P];
+  store(levels, higher), store(factors, shrink);
+  for (int t = 0; t < n; ++t) {
+    if (factors[t] != 1.0f)
+      for (int d = 0; d < dim; d += P) {
+        float* place = out + t * WIDEST + d;
+        store(place, load(place) * factors[t]);
+      }
+    vf level = zero + levels[t], part = zero;
+    for (int p = 0; p < pages; ++p) {
+      float* place = probs + t * BLOCK + p * P;
+      vf x = visible(exp_of(load(place) - level), zero, seen[t] - p * P);
+      store(place, x);
+      part += x;
+    }
+    of_each[t] = part;
   }
-  vf part = {};
-  for (int p = 0; p < pages; ++p) {
-    vf x = exp_of(load(probs + p * P) - higher);
-    x = lane < valid - p * P ? x : zero;
-    store(probs + p * P, x);
-    part += x;
-  }
-  total += sum(part);
+  store(total, load(total, n) * shrink + all_folded(of_each, [](vf a, vf b) { return a + b; }), n);
 }
 
 // f.template operator()<T>(first) for pieces that make up `count` query vectors from `first` on.
@@ -192,9 +203,12 @@ void attend_block(const Cache<W>& cache, const Row* rows, int first, const Run& 
     score<decltype(size)::value>(&bench.q[at * WIDEST], keys, pages, cache.dim,
                                  &bench.probs[at * BLOCK]);
   });
-  for (int at = first * group; at < run.end * group; ++at)
-    soften(&bench.probs[at * BLOCK], rows[at / group].length - start, pages, cache.dim,
-           bench.highest[at], bench.total[at], &bench.out[at * WIDEST]);
+  for (int at = first * group; at < run.end * group; at += P) {
+    int n = std::min(P, run.end * group - at), seen[P];
+    for (int t = 0; t < n; ++t) seen[t] = rows[(at + t) / group].length - start;
+    soften(&bench.probs[at * BLOCK], seen, n, pages, cache.dim, &bench.highest[at],
+           &bench.total[at], &bench.out[at * WIDEST]);
+  }
   blend_range(first, run.end, 0, run.common);
   for (int row = first; row < run.end; ++row)
     blend_range(row, row + 1, run.common, std::min(BLOCK, rows[row].length - start));

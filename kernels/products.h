@@ -17,7 +17,7 @@ namespace {
 template <class W>
 constexpr int64_t CELL = 4 / sizeof(W);  // numbers of a cell
 #ifdef __AVX512F__
-constexpr int ROWS = 8, PANELS = 2;  // of a tile
+constexpr int ROWS = 8, PANELS = 3;  // of a tile
 #else
 constexpr int ROWS = 6, PANELS = 1;
 #endif
@@ -42,20 +42,34 @@ inline vu cells_of(const bf16* const* rows, int count, int64_t column, int lanes
   return first >> 16 | (count > 1 ? (vu)load(rows[1] + column, lanes) : (vu){});
 }
 
+// Blocks of S numbers change places across the diagonal of each block of 2 * S.
+template <int S>
+inline void swap_blocks(vu (&x)[P]) {
+#define HALVES(...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#pragma GCC unroll 16
+  for (int i = 0; i < P; ++i) {
+    if (i & S) continue;
+    vu a = x[i], b = x[i + S];
+    if constexpr (S == 8) {
+      x[i] = HALVES(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+      x[i + S] = HALVES(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    } else if constexpr (S == 4) {
+      x[i] = HALVES(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
+      x[i + S] = HALVES(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+    } else if constexpr (S == 2) {
+      x[i] = HALVES(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+      x[i + S] = HALVES(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    } else {
+      x[i] = HALVES(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
+      x[i + S] = HALVES(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+    }
+  }
+#undef HALVES
+}
+
 // Rows become columns.
 inline void transpose(vu (&x)[P]) {
-  for (int s = P / 2; s; s /= 2) {
-    vi above, below;
-    for (int j = 0; j < P; ++j) {
-      above[j] = j & s ? P + j - s : j;
-      below[j] = j & s ? P + j : j + s;
-    }
-    for (int i = 0; i < P; ++i)
-      if (!(i & s)) {
-        vu a = x[i], b = x[i + s];
-        x[i] = __builtin_shuffle(a, b, above), x[i + s] = __builtin_shuffle(a, b, below);
-      }
-  }
+  swap_blocks<8>(x), swap_blocks<4>(x), swap_blocks<2>(x), swap_blocks<1>(x);
 }
 
 template <class W>
@@ -83,12 +97,22 @@ struct Packed {
     fit(length, width);
     for (int64_t c = 0; c < columns; c += P)
       for (int64_t k = 0; k < steps; k += P) {
-        vu block[P] = {};
-        int64_t first = k * CELL<W>, left = std::min(P * CELL<W>, length - first);
-        for (int64_t j = 0; j < std::min<int64_t>(P, columns - c); ++j)
-          std::memcpy(&block[j], x + (c + j) * apart + first, left * sizeof(W));
-        transpose(block);
-        std::memcpy(panel(c / P) + k * P, block, std::min<int64_t>(P, steps - k) * sizeof(vu));
+        const W* from = x + c * apart + k * CELL<W>;
+        vu* to = reinterpret_cast<vu*>(panel(c / P) + k * P);
+        int64_t left = length - k * CELL<W>;
+        if (columns - c >= P && left >= P * CELL<W>) {
+          vu block[P];
+          for (int j = 0; j < P; ++j) std::memcpy(&block[j], from + j * apart, sizeof(vu));
+          transpose(block);
+          for (int j = 0; j < P; ++j) to[j] = block[j];
+        } else {
+          vu block[P] = {};
+          left = std::min(P * CELL<W>, left);
+          for (int64_t j = 0; j < std::min<int64_t>(P, columns - c); ++j)
+            std::memcpy(&block[j], from + j * apart, left * sizeof(W));
+          transpose(block);
+          std::memcpy(to, block, std::min<int64_t>(P, steps - k) * sizeof(vu));
+        }
       }
   }
 

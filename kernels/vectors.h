@@ -66,6 +66,15 @@ inline void store_start(W* p, vf x, int count) {
 typedef float vf8 __attribute__((vector_size(32)));
 typedef float vf4 __attribute__((vector_size(16)));
 
+// The larger of each two; where the first is no number, the second.
+inline vf larger(vf a, vf b) {
+#ifdef __AVX512F__
+  return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
 // Halves folded onto each other by `f` until one lane is left.
 template <class F>
 inline float folded(vf x, F f) {
@@ -80,11 +89,12 @@ inline float folded(vf x, F f) {
 inline float sum(vf x) {
   return folded(x, [](auto a, auto b) { return a + b; });
 }
-// The sums of P vectors, each added in the order of `sum`: pairs of vectors are folded into one.
-inline vf sums(const vf* x) {
-  auto fold = [](const vf* from, int count, vf* to, auto first, auto second) {
+// P vectors, each folded in the order of `folded`: pairs of vectors are folded into one.
+template <class F>
+inline vf all_folded(const vf* x, F f) {
+  auto fold = [f](const vf* from, int count, vf* to, auto first, auto second) {
     for (int i = 0; i < count; i += 2)
-      to[i / 2] = first(from[i], from[i + 1]) + second(from[i], from[i + 1]);
+      to[i / 2] = f(first(from[i], from[i + 1]), second(from[i], from[i + 1]));
   };
 #define CHOOSE(...) [](vf a, vf b) { return __builtin_shufflevector(a, b, __VA_ARGS__); }
   vf y[8], z[4];
@@ -98,6 +108,9 @@ inline vf sums(const vf* x) {
        CHOOSE(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31));
 #undef CHOOSE
   return z[0];
+}
+inline vf sums(const vf* x) {
+  return all_folded(x, [](vf a, vf b) { return a + b; });
 }
 inline float largest(vf x) {
   return folded(x, [](auto a, auto b) { return a < b ? b : a; });
