@@ -17,7 +17,7 @@ namespace {
 template <class W>
 constexpr int64_t CELL = 4 / sizeof(W);  // numbers of a cell
 #ifdef __AVX512F__
-constexpr int ROWS = 8, PANELS = 3;  // of a tile
+constexpr int ROWS = 8, PANELS = 2;  // of a tile
 #else
 constexpr int ROWS = 6, PANELS = 1;
 #endif
