@@ -35,8 +35,12 @@ inline void narrow(float x, bf16* out) {  // to nearest, ties to even; NaN stays
 }
 inline vf load(const float* p) { return *reinterpret_cast<const vf*>(p); }
 inline vf load(const bf16* p) {
-  vu bits = __builtin_convertvector(*reinterpret_cast<const vh*>(p), vu) << 16;
-  return (vf)bits;
+#ifdef __AVX512F__  // one instruction, for which GCC's own conversion takes five
+  vu halves = (vu)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+#else
+  vu halves = __builtin_convertvector(*reinterpret_cast<const vh*>(p), vu);
+#endif
+  return (vf)(halves << 16);
 }
 template <class W>
 inline vf load_start(const W* p, int count) {

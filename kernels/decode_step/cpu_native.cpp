@@ -36,8 +36,9 @@ struct Inputs {
 
 // R rows of weights times T vectors from `t0` on, lane by lane; asks memory for `ahead` on the way.
 template <int R, int T, class W>
-inline void dots(const W* w, int K, const Inputs<W>& in, int t0, const W* ahead, vf (*acc)[T]) {
+inline void dots(const W* w, int K, const Inputs<W>& in, int t0, const W* ahead, vf (*out)[T]) {
   const float* const* x = in.x + t0;
+  vf acc[R][T] = {};  // `out` could be what is read, so it would not stay in registers
   int k = 0;
   for (; k + P <= K; k += P) {
     vf row[R];
@@ -57,6 +58,8 @@ inline void dots(const W* w, int K, const Inputs<W>& in, int t0, const W* ahead,
       for (int r = 0; r < R; ++r) acc[r][t] += row[r] * column;
     }
   }
+  for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t) out[r][t] = acc[r][t];
 }
 
 #ifdef __AVX512BF16__
@@ -90,7 +93,7 @@ inline __m512bh pairs(const bf16* p) { return (__m512bh)_mm512_loadu_si512(p); }
 
 template <int R, int T>
 inline void dots(const bf16* w, int K, const Inputs<bf16>& in, int t0, const bf16* ahead,
-                 vf (*acc)[T]) {
+                 vf (*out)[T]) {
   __m512 high[R][T] = {}, low[R][T] = {};
   auto add = [&](int k, const bf16* rows, int apart) {
     __m512bh row[R];
@@ -117,7 +120,7 @@ inline void dots(const bf16* w, int K, const Inputs<bf16>& in, int t0, const bf1
     add(k, rest[0], 2 * P);
   }
   for (int r = 0; r < R; ++r)
-    for (int t = 0; t < T; ++t) acc[r][t] = (vf)high[r][t] + (vf)low[r][t];
+    for (int t = 0; t < T; ++t) out[r][t] = (vf)high[r][t] + (vf)low[r][t];
 }
 #endif
 
@@ -126,7 +129,9 @@ inline void dots(const bf16* w, int K, const Inputs<bf16>& in, int t0, const bf1
 template <int T, class W, class F>
 inline void emit_rows(const W* w, int K, int row, int count, int t, const Inputs<W>& in,
                       const W* ahead, F emit) {
-  vf acc[P][T] = {};
+  vf acc[P][T];
+  for (int r = count; r < P; ++r)
+    for (int t = 0; t < T; ++t) acc[r][t] = vf{};
   for (int r = 0; r < count;) {
     const W* here = w + int64_t(row + r) * K;
     const W* there = ahead ? ahead + int64_t(r) * K : nullptr;
