@@ -1,7 +1,7 @@
 """Turns the texts of a call's parameters into arguments, by the tool's JSON schema.
 
 Checks names, required ones, top-level types and enums; what is inside objects and arrays is left
-to the tool.
+to the tool. Arguments are JSON values: numbers are finite.
 """
 
 from __future__ import annotations
@@ -50,9 +50,19 @@ def cast_arguments(tool: ToolSpec, texts: Mapping[str, str]) -> dict[str, Any]:
     return {name: _cast(tool, name, text, properties[name]) for name, text in texts.items()}
 
 
-def _cast(tool: ToolSpec, name: str, text: str, schema: Mapping[str, Any]) -> Any:
+def declared_types(schema: Mapping[str, Any]) -> tuple[str, ...]:
+    """The types that a parameter's schema allows; empty = any."""
     declared = schema.get("type", ())
-    types = (declared,) if isinstance(declared, str) else tuple(declared)
+    return (declared,) if isinstance(declared, str) else tuple(declared)
+
+
+def _cast(tool: ToolSpec, name: str, text: str, schema: Mapping[str, Any] | bool) -> Any:
+    if schema is False:
+        raise ArgumentError(
+            f"expected no {name} of {tool.name}, since nothing fits its schema, got {shorten(text)}"
+        )
+    schema = {} if schema is True else schema
+    types = declared_types(schema)
     value: Any = text
     if types != ("string",):
         value = _from_json(text)
@@ -72,7 +82,7 @@ def _cast(tool: ToolSpec, name: str, text: str, schema: Mapping[str, Any]) -> An
 def _from_json(text: str) -> Any:
     """The JSON value, or the text itself when it is none."""
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         return text
 
@@ -81,11 +91,14 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)
+
+
 def _is_a(value: Any, type_: str) -> bool:
     if isinstance(value, bool):
         return type_ == "boolean"
-    if isinstance(value, float) and not math.isfinite(value):
-        return False
     return isinstance(value, _PYTHON_TYPES.get(type_, object))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .arguments import ArgumentError, cast_arguments
+from .arguments import ArgumentError, cast_arguments, declared_types
 from .json_grammar import SKIP, Stack, Symbol, expand, may_end, value
 from .messages import ToolSpec
 from .tokenizer import (
@@ -232,9 +232,10 @@ def _values(tool: ToolSpec) -> Mapping[str, Symbol]:
     return {name: symbol for name, symbol in found.items() if symbol is not None}
 
 
-def _value(tool: ToolSpec, name: str, schema: Mapping[str, Any]) -> Symbol | None:
-    declared = schema.get("type", ())
-    types = (declared,) if isinstance(declared, str) else tuple(declared)
+def _value(tool: ToolSpec, name: str, schema: Mapping[str, Any] | bool) -> Symbol | None:
+    if isinstance(schema, bool):
+        return ("any",) if schema else None
+    types = declared_types(schema)
     if "enum" in schema:
         texts = [
             each if isinstance(each, str) else json.dumps(each, ensure_ascii=False)

@@ -10,9 +10,9 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
-from ..messages import Message, Role, ToolCall, ToolSpec
+from ..messages import Message, Role, ToolCall, ToolSpec, schema_problem
 
 MAX_CHOICES = 128
 Penalty = Annotated[float, Field(ge=-2, le=2)]
@@ -65,6 +65,13 @@ class _Function(BaseModel):
     name: str
     description: str = ""
     parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+
+    @field_validator("parameters")
+    @classmethod
+    def _are_a_schema(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        if problem := schema_problem(parameters):
+            raise ValueError(problem)
+        return parameters
 
 
 class _Tool(BaseModel):

@@ -40,7 +40,7 @@ def samples_from_row(row: Row, tokenizer: Tokenizer) -> list[Sample]:
     of its turns. Otherwise the messages are rendered anew and the assistant's are learned.
 
     Raises:
-        ValueError: a turn names a parent that does not come before it.
+        ValueError: a turn names a parent that does not come before it, or a tool has no schema.
     """
     turns = row.get("turns") or ()
     has_ids = bool(turns) and all(turn["completion_ids"] for turn in turns)

@@ -278,6 +278,69 @@ def test_numbers_json_does_not_have_are_ill_typed(number: str) -> None:
     assert error.startswith("expected number for ratio")
 
 
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "[1, 1e999]", '{"a": 1e999}', "NaN"])
+def test_an_argument_of_any_type_is_always_json(value: str) -> None:
+    free = ToolSpec(name="free", description="", parameters={"properties": {"x": {}, "y": True}})
+    message, error = parse_reply(
+        call(f'name="x">{value}', f'name="y">{value}', name="free"), [free]
+    )
+    assert error is None
+    assert message.tool_calls[0].arguments == {"x": value, "y": value}
+    json.dumps(message.tool_calls[0].arguments, allow_nan=False)
+
+
+SCHEMAS = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from(["integer", "string", "x"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["x", "type", "enum", "properties", "required"]), inner, max_size=3
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(schema=st.dictionaries(st.sampled_from(["properties", "required"]), SCHEMAS), text=st.text())
+def test_a_schema_is_refused_when_offered_or_every_reply_is_read(
+    schema: dict[str, object], text: str
+) -> None:
+    try:
+        tool = ToolSpec(name="bash", description="", parameters=schema)
+    except ValueError as error:
+        assert "cannot offer the tool bash: expected" in str(error)  # noqa: PT017
+        return
+    parse_reply(call(f'name="x">{text}', name="bash"), [tool])
+    parse_reply(call('name="x">3', name="bash"), [tool])
+
+
+def test_a_property_may_be_a_boolean_schema() -> None:
+    tool = ToolSpec(
+        name="pick", description="", parameters={"properties": {"any": True, "none": False}}
+    )
+    message, error = parse_reply(call('name="any">[1]', name="pick"), [tool])
+    assert error is None
+    assert message.tool_calls[0].arguments == {"any": [1]}
+    _, error = parse_reply(call('name="none">1', name="pick"), [tool])
+    assert error == "expected no none of pick, since nothing fits its schema, got '1'"
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        ({"properties": None}, "expected an object as properties, got None"),
+        ({"properties": {"x": None}}, "expected a JSON schema for x, got None"),
+        ({"properties": {"x": {"type": 5}}}, "the type of x, got 5"),
+        ({"properties": {"x": {"enum": None}}}, "the enum of x, got None"),
+        ({"required": True}, "expected a list of names as required, got True"),
+    ],
+    ids=str,
+)
+def test_a_tool_without_a_usable_schema_is_refused(schema: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        ToolSpec(name="t", description="", parameters=schema)
+
+
 def test_enums_and_unions_are_checked() -> None:
     tool = ToolSpec(
         name="pick",

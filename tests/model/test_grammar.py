@@ -38,6 +38,8 @@ PROPERTIES: dict[str, Any] = {
     "level": {"type": "integer", "enum": [1, 12, "no"]},
     "free": {},
     "either": {"type": ["integer", "string"]},
+    "whatever": True,
+    "never": False,
 }
 EVERYTHING = ToolSpec(
     name="everything",
@@ -143,6 +145,8 @@ def test_tools_that_cannot_be_called_are_refused(tokenizer: Tokenizer) -> None:
     schema = {"x": {"type": "integer", "enum": ["one"]}}
     with pytest.raises(ValueError, match="nothing fits its required parameter x"):
         CallGrammar([tool(properties=schema, required=["x"])], tokenizer, VOCAB)
+    with pytest.raises(ValueError, match="nothing fits its required parameter x"):
+        CallGrammar([tool(properties={"x": False}, required=["x"])], tokenizer, VOCAB)
     with pytest.raises(ValueError, match="names without"):
         CallGrammar([tool(properties={'a"b': {}})], tokenizer, VOCAB)
 

@@ -31,6 +31,7 @@ BASH = {
         "parameters": {"type": "object", "properties": {"command": {"type": "string"}}},
     },
 }
+NO_SCHEMA = {"type": "object", "properties": None}
 HELLO = [{"role": "user", "content": "hello"}]
 
 
@@ -225,8 +226,12 @@ def test_stop_texts_are_found_across_pieces() -> None:
             },
             "content",
         ),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "parameters": NO_SCHEMA}}]},
+            "expected an object as properties, got None",
+        ),
     ],
-    ids=["too long", "temperature", "no messages", "bias", "arguments", "image"],
+    ids=["too long", "temperature", "no messages", "bias", "arguments", "image", "schema"],
 )
 def test_a_bad_request_gets_400_and_says_why(
     client: openai.OpenAI, change: dict[str, object], message: str
