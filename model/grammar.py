@@ -3,13 +3,16 @@
 Follows the reply byte by byte and marker by marker: thinking, content, then calls of offered tools
 whose arguments `cast_arguments` accepts, in the form that `chat.py` renders. What is inside objects
 and arrays is any JSON. A reply cut by its token limit may still end inside a call.
+
+Where the markers inside a call are text (`Tokenizer.spells_calls`), they are expected byte by byte,
+an argument ends at its first `</parameter>`, and strings inside objects and arrays write `</` as
+`<\\/`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,23 +28,18 @@ from .tokenizer import (
     END_TOOL_CALL,
     INVOKE,
     PARAMETER,
-    SPECIALS,
     TOOL_CALL,
     Special,
     Tokenizer,
 )
+from .vocabulary import Node, vocabulary
 
+_Choices = tuple[tuple[bytes, Stack], ...]
 _LINE: Symbol = ("text", b"\n")
+_MORE: Symbol = ("call", False)
+_END = END_PARAMETER.encode()
 _FREE = ("thinking", "content", "any")  # expectations that take every byte and stay
 _JSON_TYPES = {"integer", "number", "boolean", "null", "object", "array"}
-
-
-@dataclass(slots=True)
-class _Node:
-    """Of a tree of the tokens' bytes."""
-
-    ids: list[int] = field(default_factory=list)
-    children: dict[int, _Node] = field(default_factory=dict)
 
 
 class CallGrammar:
@@ -67,17 +65,12 @@ class CallGrammar:
         """
         if required and not tools:
             raise ValueError("expected a tool to call, got none; offer tools or do not require one")
-        self._tools = {tool.name: _values(tool) for tool in tools}
+        self._tools = {tool.name: _values(tool, tokenizer.spells_calls) for tool in tools}
         self._needed = {tool.name: frozenset(tool.parameters.get("required", ())) for tool in tools}
-        self._specials = {special: tokenizer.special_id(special) for special in SPECIALS}
+        self._spelled = tokenizer.spells_calls
+        self._specials = tokenizer.markers
         self._markers = {token_id: special for special, token_id in self._specials.items()}
-        self._tree = _Node()
-        self._bytes: dict[int, bytes] = {}
-        self._text = torch.zeros(vocab_size, dtype=torch.bool)
-        self._plain = torch.zeros(vocab_size, dtype=torch.bool)  # text that ends no JSON string
-        for token_id in range(min(vocab_size, tokenizer.vocab_size)):
-            if text := tokenizer.token_bytes(token_id):
-                self._plant(token_id, text)
+        self._vocabulary = vocabulary(tokenizer, vocab_size)
         self._masks: dict[Stack, torch.Tensor] = {}
         self._ids: list[int] = []
         self._stacks: list[Stack] = [(("thinking", required),)]
@@ -99,7 +92,7 @@ class CallGrammar:
             known -= 1
         del self._ids[known:], self._stacks[known + 1 :]
         for token_id in token_ids[known:]:
-            given = self._bytes.get(token_id, (self._markers.get(token_id),))
+            given = self._vocabulary.bytes.get(token_id, (self._markers.get(token_id),))
             stack = self._walk(self._stacks[-1], given)
             if stack is None:
                 raise ValueError(f"expected an allowed token, got {token_id} at {len(self._ids)}")
@@ -116,56 +109,75 @@ class CallGrammar:
         return stack
 
     def _mask(self, stack: Stack) -> torch.Tensor:
+        words = self._vocabulary
         if stack and stack[0][0] in _FREE:
-            mask = self._text.clone()
-        elif stack and stack[0] == ("string",):
-            mask = self._plain.clone()
-            for token_id in (self._text & ~self._plain).nonzero().flatten().tolist():
-                mask[token_id] = self._walk(stack, self._bytes[token_id]) is not None
+            mask = words.text.clone()
+        elif stack and stack[0][0] == "until":
+            mask = self._checked(stack, words.text & ~words.closing)
+        elif stack and stack[0] in (("string",), ("string, not /",)):
+            sure = words.plain & ~words.tags if self._spelled else words.plain
+            mask = self._checked(stack, sure)
         else:
-            mask = torch.zeros_like(self._text)
-            self._allow(self._tree, stack, mask)
+            mask = torch.zeros_like(words.text)
+            self._allow(words.tree, stack, mask)
         for special, token_id in self._specials.items():
             mask[token_id] = self._step(stack, special) is not None
         if not stack:
             mask[self._specials[END_MESSAGE]] = True
         return mask
 
-    def _allow(self, node: _Node, stack: Stack, mask: torch.Tensor) -> None:
+    def _checked(self, stack: Stack, sure: torch.Tensor) -> torch.Tensor:
+        """The tokens that are surely allowed, and those of the others that turn out to be."""
+        mask, words = sure.clone(), self._vocabulary
+        for token_id in (words.text & ~sure).nonzero().flatten().tolist():
+            mask[token_id] = self._walk(stack, words.bytes[token_id]) is not None
+        return mask
+
+    def _allow(self, node: Node, stack: Stack, mask: torch.Tensor) -> None:
         for byte, child in node.children.items():
             if (further := self._step(stack, byte)) is not None:
                 mask[child.ids] = True
                 self._allow(child, further, mask)
 
-    def _plant(self, token_id: int, text: bytes) -> None:
-        self._text[token_id] = True
-        self._plain[token_id] = all(byte >= 0x20 and byte not in b'"\\' for byte in text)
-        self._bytes[token_id] = text
-        node = self._tree
-        for byte in text:
-            node = node.children.setdefault(byte, _Node())
-        node.ids.append(token_id)
-
     def _step(self, stack: Stack, given: int | Special) -> Stack | None:
         """What is expected after a byte or a marker; None = it is not allowed."""
         while stack:
             top, rest = stack[0], stack[1:]
-            if isinstance(given, Special):
-                found = self._marked(top, given)
-            elif top[0] in _FREE:
-                found = (top,)
-            elif top[0] == "one of":
-                found = _narrowed(top[1], given)
-            elif top[0] in ("marker", "call", "parameters"):
-                found = None
-            else:
-                found = expand(top, given)
+            found = (
+                self._marked(top, given) if isinstance(given, Special) else self._read(top, given)
+            )
             if found is None:
                 return None
             if found != SKIP:
                 return (*found, *rest)
             stack = rest
         return None
+
+    def _read(self, top: Symbol, byte: int) -> Stack | None:
+        match top:
+            case (kind, *_) if kind in _FREE:
+                return (top,)
+            case ("one of", choices):
+                return _narrowed(choices, byte)
+            case ("until", known):
+                return _until(known, byte)
+            case ("call" | "parameters", *_) if self._spelled:
+                return _narrowed(self._spelled_out(top), byte)
+            case ("marker" | "call" | "parameters", *_):
+                return None
+            case ("string",) if self._spelled and byte == ord("<"):
+                return (("string, not /",),)
+            case ("string, not /",):
+                return None if byte == ord("/") else self._read(("string",), byte)
+        return expand(top, byte)
+
+    def _spelled_out(self, top: Symbol) -> _Choices:
+        """What may come in place of the marker of a call that is text."""
+        if top[0] == "call":
+            return _choices({name: (*_opened(name), _MORE) for name in self._tools}, INVOKE)
+        _, tool, used = top
+        end = ((END_INVOKE.encode(), (_LINE,)),) if used >= self._needed[tool] else ()
+        return _choices(self._open(tool, used), PARAMETER) + end
 
     def _marked(self, top: Symbol, marker: Special) -> Stack | None:
         match top:
@@ -178,12 +190,12 @@ class CallGrammar:
             case ("marker", expected) if marker == expected:
                 return ()
             case ("call", _) if marker == INVOKE:
-                return (_choice({name: _opened(name) for name in self._tools}), ("call", False))
+                return (("one of", _choices({name: _opened(name) for name in self._tools})), _MORE)
             case ("call", False) if marker == END_TOOL_CALL:
                 return (("marker", END_MESSAGE),)
             case ("parameters", tool, used) if marker == PARAMETER:
                 left = self._open(tool, used)
-                return (_choice(left),) if left else None
+                return (("one of", _choices(left)),) if left else None
             case ("parameters", tool, used) if marker == END_INVOKE and used >= self._needed[tool]:
                 return (_LINE,)
             case ("any",):
@@ -194,35 +206,51 @@ class CallGrammar:
 
     def _open(self, tool: str, used: frozenset[str]) -> Mapping[str, Stack]:
         return {
-            name: (expected, ("marker", END_PARAMETER), _LINE, ("parameters", tool, used | {name}))
+            name: (*self._closed(expected), _LINE, ("parameters", tool, used | {name}))
             for name, expected in self._tools[tool].items()
             if name not in used
         }
+
+    def _closed(self, expected: Symbol) -> Stack:
+        if not self._spelled:
+            return (expected, ("marker", END_PARAMETER))
+        if expected == ("any",):
+            return (("until", 0),)
+        return (expected, ("text", _END))
 
 
 def _opened(tool: str) -> Stack:
     return (_LINE, ("parameters", tool, frozenset()))
 
 
-def _choice(continuations: Mapping[str, Stack]) -> Symbol:
-    """Expects one of some names, closed, and then what belongs to it."""
-    return ("one of", tuple((f'{name}">'.encode(), then) for name, then in continuations.items()))
+def _choices(continuations: Mapping[str, Stack], before: str = "") -> _Choices:
+    """Some names, closed, and then what belongs to each."""
+    return tuple((f'{before}{name}">'.encode(), then) for name, then in continuations.items())
 
 
-def _narrowed(choices: Sequence[tuple[bytes, Stack]], byte: int) -> Stack | None:
+def _narrowed(choices: _Choices, byte: int) -> Stack | None:
     left = tuple((text[1:], then) for text, then in choices if text[:1] == bytes([byte]))
     if len(left) == 1 and not left[0][0]:
         return left[0][1]
+    if not left and (b"", ()) in choices:
+        return SKIP
     return (("one of", left),) if left else None
 
 
-def _values(tool: ToolSpec) -> Mapping[str, Symbol]:
+def _until(known: int, byte: int) -> Stack:
+    """After `known` bytes of the end of a parameter: it starts anew at `<` alone."""
+    if byte != _END[known]:
+        return (("until", int(byte == _END[0])),)
+    return (("until", known + 1),) if known + 1 < len(_END) else ()
+
+
+def _values(tool: ToolSpec, spelled: bool) -> Mapping[str, Symbol]:
     """What each parameter of a tool expects; those that nothing satisfies are left out."""
     properties: Mapping[str, Any] = tool.parameters.get("properties", {})
     for name in (tool.name, *properties):
         if '"' in name or "\n" in name:
             raise ValueError(f'expected names without " and line breaks, got {name!r}')
-    found = {name: _value(tool, name, schema) for name, schema in properties.items()}
+    found = {name: _value(tool, name, schema, spelled) for name, schema in properties.items()}
     for name in tool.parameters.get("required", ()):
         if found.get(name) is None:
             raise ValueError(
@@ -232,7 +260,9 @@ def _values(tool: ToolSpec) -> Mapping[str, Symbol]:
     return {name: symbol for name, symbol in found.items() if symbol is not None}
 
 
-def _value(tool: ToolSpec, name: str, schema: Mapping[str, Any] | bool) -> Symbol | None:
+def _value(
+    tool: ToolSpec, name: str, schema: Mapping[str, Any] | bool, spelled: bool
+) -> Symbol | None:
     if isinstance(schema, bool):
         return ("any",) if schema else None
     types = declared_types(schema)
@@ -242,7 +272,11 @@ def _value(tool: ToolSpec, name: str, schema: Mapping[str, Any] | bool) -> Symbo
             for each in schema["enum"]
         ]
         alone = ToolSpec(name=tool.name, description="", parameters={"properties": {name: schema}})
-        fitting = [text for text in dict.fromkeys(texts) if _fits(alone, name, text)]
+        fitting = [
+            text
+            for text in dict.fromkeys(texts)
+            if _fits(alone, name, text) and not (spelled and END_PARAMETER in text)
+        ]
         return ("one of", tuple((text.encode(), ()) for text in fitting)) if fitting else None
     if not types or "string" in types or not _JSON_TYPES.issuperset(types):
         return ("any",)

@@ -1,21 +1,23 @@
 """Reads what the model answered: thinking, content, tool calls. Never raises on any reply.
 
-Token ids are read exactly, because a marker inside an argument is not a marker's token. In text
-the two look the same: there a parameter ends at the first `</parameter>` that the format allows
-to end it. Nested schema types are left to the tool.
+Token ids are read exactly, because a marker inside an argument is not a marker's token. In text,
+and in ids of a tokenizer that has the markers of calls as text, the two look the same: there a
+parameter ends at the first `</parameter>` that the format allows to end it. Nested schema types are
+left to the tool.
 """
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
 from .arguments import ArgumentError, cast_arguments, shorten
 from .messages import Message, ToolCall, ToolSpec
 from .tokenizer import (
+    CALL_MARKERS,
     END_INVOKE,
     END_MESSAGE,
     END_PARAMETER,
@@ -35,8 +37,16 @@ def parse_completion(
     ids: Sequence[int], tools: Sequence[ToolSpec], tokenizer: Tokenizer
 ) -> tuple[Message, str | None]:
     """Read sampled ids; the message keeps them. See `parse_reply`."""
-    message, error = _parse(list(tokenizer.decode_pieces(ids)), tools)
+    message, error = _parse(list(_pieces_of_ids(ids, tokenizer)), tools)
     return replace(message, token_ids=tuple(ids)), error
+
+
+def _pieces_of_ids(ids: Sequence[int], tokenizer: Tokenizer) -> Iterator[str]:
+    for piece in tokenizer.decode_pieces(ids):
+        if tokenizer.spells_calls and not isinstance(piece, Special):
+            yield from _pieces(piece, _CALL_MARKUP)
+        else:
+            yield piece
 
 
 def parse_reply(text: str, tools: Sequence[ToolSpec]) -> tuple[Message, str | None]:
@@ -47,20 +57,25 @@ def parse_reply(text: str, tools: Sequence[ToolSpec]) -> tuple[Message, str | No
         reply is well formed. With an error the message has no tool calls; its content is all
         that followed the thinking.
     """
-    return _parse(_pieces(text), tools)
+    return _parse(_pieces(text, _MARKUP), tools)
 
 
-_MARKUP = re.compile(
-    rf'({PARAMETER})([^"\n]*">.*?)({END_PARAMETER})(?=\s*(?:{PARAMETER}|{END_INVOKE}))'
-    rf"|({'|'.join(map(re.escape, SPECIALS))})",
-    re.DOTALL,
-)
+def _markup(specials: Sequence[Special]) -> re.Pattern[str]:
+    """Finds whole parameters, and markers elsewhere."""
+    return re.compile(
+        rf'({PARAMETER})([^"\n]*">.*?)({END_PARAMETER})(?=\s*(?:{PARAMETER}|{END_INVOKE}))'
+        rf"|({'|'.join(map(re.escape, specials))})",
+        re.DOTALL,
+    )
 
 
-def _pieces(text: str) -> list[str]:
+_MARKUP, _CALL_MARKUP = _markup(SPECIALS), _markup(CALL_MARKERS)
+
+
+def _pieces(text: str, markup: re.Pattern[str]) -> list[str]:
     pieces: list[str] = []
     position = 0
-    for match in _MARKUP.finditer(text):
+    for match in markup.finditer(text):
         pieces.append(text[position : match.start()])
         if match[1]:
             pieces += (PARAMETER, match[2], END_PARAMETER)

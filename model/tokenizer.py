@@ -1,12 +1,14 @@
 """Byte-level BPE with MiniMax-M2's markers as single tokens. Lossless: no normalisation.
 
-Text is never encoded to a marker, even when it spells one; markers enter as `Special` pieces.
+Text is never encoded to a marker, even when it spells one; markers enter as `Special` pieces. To
+M2's own tokenizer the markers inside a call are plain text: it is read as it is, and there they are
+spelled out.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import resources
 from itertools import groupby
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 import tokenizers
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
 
 class Special(str):
@@ -31,13 +33,14 @@ THINK = Special("<think>")
 END_THINK = Special("</think>")
 TOOL_CALL = Special("<minimax:tool_call>")
 END_TOOL_CALL = Special("</minimax:tool_call>")
-# Plain text to M2's own tokenizer. As tokens they cost one id each, and an argument may contain
-# their spelling without ending.
+# Plain text to M2's own tokenizer. As tokens, as `Tokenizer.train` makes them, they cost one id
+# each, and an argument may contain their spelling without ending.
 INVOKE = Special('<invoke name="')
 END_INVOKE = Special("</invoke>")
 PARAMETER = Special('<parameter name="')
 END_PARAMETER = Special("</parameter>")
 
+CALL_MARKERS = (INVOKE, END_INVOKE, PARAMETER, END_PARAMETER)
 SPECIALS = (
     PAD,
     BEGIN_TEXT,
@@ -47,10 +50,7 @@ SPECIALS = (
     END_THINK,
     TOOL_CALL,
     END_TOOL_CALL,
-    INVOKE,
-    END_INVOKE,
-    PARAMETER,
-    END_PARAMETER,
+    *CALL_MARKERS,
 )
 
 # A word or a run of punctuation with at most one space before it; each digit alone, so that
@@ -73,14 +73,24 @@ class Tokenizer:
     """Turns text and markers into token ids and back."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        """Raises `ValueError` when `backend` lacks one of the markers."""
+        """Raises `ValueError` when `backend` lacks a marker that is not one of `CALL_MARKERS`."""
         found = {special: backend.token_to_id(special) for special in SPECIALS}
+        self.spells_calls = any(found[special] is None for special in CALL_MARKERS)
+        """Whether `CALL_MARKERS` are text, as to M2's own tokenizer."""
+        if self.spells_calls:
+            found = {each: id_ for each, id_ in found.items() if each not in CALL_MARKERS}
         self._special_ids = {special: id_ for special, id_ in found.items() if id_ is not None}
-        if missing := [special for special in SPECIALS if special not in self._special_ids]:
+        if missing := [special for special in found if special not in self._special_ids]:
             raise ValueError(
                 f"expected a tokenizer with the chat markers, got one without {missing}; "
-                "train one with Tokenizer.train"
+                "train one with Tokenizer.train, or take the one of a MiniMax-M2 checkpoint"
             )
+        self._added = backend.get_added_tokens_decoder()
+        # M2's own has some of them as ordinary added tokens, which text would be encoded to.
+        plain = [id_ for id_ in self._special_ids.values() if not _is_special(self._added, id_)]
+        backend.add_special_tokens(
+            [AddedToken(backend.id_to_token(id_), normalized=False, special=True) for id_ in plain]
+        )
         backend.encode_special_tokens = True
         self._backend = backend
         self._specials = {token_id: special for special, token_id in self._special_ids.items()}
@@ -136,8 +146,13 @@ class Tokenizer:
         """First 16 hex digits of the SHA-256 of the tokenizer.json."""
         return hashlib.sha256(self._backend.to_str().encode()).hexdigest()[:16]
 
+    @property
+    def markers(self) -> Mapping[Special, int]:
+        """The markers that are tokens, and their ids."""
+        return self._special_ids
+
     def special_id(self, special: Special) -> int:
-        """The id of a marker."""
+        """The id of a marker that is a token."""
         return self._special_ids[special]
 
     def special(self, token_id: int) -> Special | None:
@@ -149,6 +164,8 @@ class Tokenizer:
         token = self._backend.id_to_token(token_id)
         if token is None or token_id in self._specials:
             return None
+        if token_id in self._added:  # it stands for itself, not for the names of bytes
+            return token.encode()
         return bytes(_BYTES[character] for character in token)
 
     def encode(self, text: str) -> list[int]:
@@ -156,14 +173,20 @@ class Tokenizer:
         return list(self._backend.encode(_encodable(text), add_special_tokens=False).ids)
 
     def encode_pieces(self, pieces: Iterable[str]) -> list[int]:
-        """Encode text and markers; neighbouring texts are joined before they are encoded."""
+        """Encode text and markers; neighbouring texts are joined before they are encoded.
+
+        A marker that is no token is text.
+        """
         ids: list[int] = []
-        for is_special, run in groupby(pieces, key=lambda piece: isinstance(piece, Special)):
+        for is_special, run in groupby(pieces, key=self._is_marker):
             if is_special:
                 ids.extend(self._special_ids[Special(piece)] for piece in run)
             else:
                 ids.extend(self.encode("".join(run)))
         return ids
+
+    def _is_marker(self, piece: str) -> bool:
+        return isinstance(piece, Special) and piece in self._special_ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, markers spelled out. Bytes that are not UTF-8 become U+FFFD."""
@@ -176,6 +199,10 @@ class Tokenizer:
                 yield from (self._specials[token_id] for token_id in run)
             else:
                 yield self._backend.decode(list(run), skip_special_tokens=False)
+
+
+def _is_special(added: Mapping[int, AddedToken], token_id: int) -> bool:
+    return token_id in added and added[token_id].special
 
 
 def _encodable(text: str) -> str:

@@ -1,9 +1,12 @@
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import tokenizers
 
 from rollmill.model.config import ModelConfig
+from rollmill.model.tokenizer import CALL_MARKERS, SPECIALS, Tokenizer
 
 MakeConfig = Callable[..., ModelConfig]
 
@@ -27,3 +30,29 @@ def make_config() -> MakeConfig:
         "initializer_range": 0.2,
     }
     return lambda **changes: ModelConfig(**(sizes | changes))
+
+
+def m2_like(trained: Tokenizer) -> Tokenizer:
+    """A trained tokenizer as the published one is: the markers inside a call are text, those of
+    thinking and calls ordinary added tokens, and there are added tokens that we do not know."""
+    raw = json.loads(trained._backend.to_str())
+    kept = [each for each in raw["added_tokens"] if each["content"] not in CALL_MARKERS]
+    for each in kept:
+        each["special"] = not each["content"].startswith("<")
+    strange = kept[0] | {"content": "]<]start of image[>[", "special": True}
+    gone = len(SPECIALS) - len(kept)
+    vocab = {
+        word: number - gone if number >= len(SPECIALS) else number
+        for word, number in raw["model"]["vocab"].items()
+        if word not in CALL_MARKERS
+    }
+    strange["id"] = len(vocab)
+    raw["added_tokens"] = [*kept, strange]
+    raw["model"]["vocab"] = vocab
+    return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(raw)))
+
+
+@pytest.fixture(scope="session")
+def as_published() -> Callable[[Tokenizer], Tokenizer]:
+    """Turns a trained tokenizer into one as M2's is; see `m2_like`."""
+    return m2_like

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rollmill.model import Message, ToolCall, ToolSpec
@@ -18,8 +18,11 @@ from rollmill.model.grammar import CallGrammar
 from rollmill.model.model import Model
 from rollmill.model.mtp import mtp_from_trunk
 from rollmill.model.tokenizer import (
+    END_INVOKE,
     END_MESSAGE,
+    END_PARAMETER,
     END_THINK,
+    INVOKE,
     PARAMETER,
     SPECIALS,
     TOOL_CALL,
@@ -50,11 +53,15 @@ SUBMIT = ToolSpec(name="submit", description="", parameters={"type": "object", "
 TOOLS = (EVERYTHING, SUBMIT)
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer.train(
-        [json.dumps(PROPERTIES), 'ls -la\n true false null {"a": [1, 2]} ' * 5], 300
-    )
+@pytest.fixture(scope="module", params=["ours", "as published"])
+def tokenizer(
+    request: pytest.FixtureRequest, as_published: Callable[[Tokenizer], Tokenizer]
+) -> Tokenizer:
+    """One whose markers inside a call are tokens, and one that spells them."""
+    texts = [json.dumps(PROPERTIES), 'ls -la\n true false null {"a": [1, 2]} ' * 5]
+    texts.append('<invoke name="x">\n<parameter name="y"></parameter>\n</invoke>\n </ >< /a' * 5)
+    trained = Tokenizer.train(texts, 300)
+    return trained if request.param == "ours" else as_published(trained)
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +71,29 @@ def grammar(tokenizer: Tokenizer) -> CallGrammar:
 
 def walk(grammar: CallGrammar, tokenizer: Tokenizer, rng: Random, most: int = 3000) -> list[int]:
     """A reply of random allowed tokens that takes the next marker sometimes."""
-    markers = {tokenizer.special_id(each) for each in SPECIALS}
+    markers = set(tokenizer.markers.values())
+    opening = tokenizer.markers.get(PARAMETER)
     ids: list[int] = []
     while len(ids) < most and ids[-1:] != [tokenizer.eos_id]:
         allowed = grammar(ids).nonzero().flatten().tolist()
         ends = [token for token in allowed if token in markers]
         hurried = len(ids) > 100 or rng.random() < 0.3
-        if ids.count(tokenizer.special_id(PARAMETER)) > 20:
-            ends = [token for token in ends if token != tokenizer.special_id(PARAMETER)] or ends
-        ids.append(rng.choice(ends if ends and hurried else allowed))
+        if opening is not None and ids.count(opening) > 20:
+            ends = [token for token in ends if token != opening] or ends
+        if hurried and not ends and tokenizer.spells_calls:
+            ids += spelled_end(grammar, tokenizer, ids) or [rng.choice(allowed)]
+        else:
+            ids.append(rng.choice(ends if ends and hurried else allowed))
     return ids
+
+
+def spelled_end(grammar: CallGrammar, tokenizer: Tokenizer, ids: list[int]) -> list[int]:
+    """The tokens that end a parameter or a call here, if that is allowed."""
+    for marker in (END_PARAMETER, END_INVOKE):
+        end = tokenizer.encode(marker)
+        if all(grammar(ids + end[:at])[token] for at, token in enumerate(end)):
+            return end
+    return []
 
 
 @settings(max_examples=40, deadline=None)
@@ -114,6 +134,7 @@ ARGUMENTS = st.fixed_dictionaries(
 def test_every_rendered_call_is_allowed(
     grammar: CallGrammar, tokenizer: Tokenizer, arguments: dict[str, Any], count: int, said: str
 ) -> None:
+    assume(not tokenizer.spells_calls or END_PARAMETER not in arguments.get("text", ""))
     calls = (ToolCall(name="everything", arguments=arguments), ToolCall(name="submit")) * count
     ids = render_assistant(
         Message(role="assistant", content=said, reasoning=said, tool_calls=calls), tokenizer
@@ -164,7 +185,7 @@ def test_a_random_model_calls_tools_that_exist(
     config = make_config(vocab_size=VOCAB, initializer_range=0.02, max_position_embeddings=1024)
     model = Model(config)
     engine = Engine(model, mtp=mtp_from_trunk(model, guesses) if guesses else None, slots=4)
-    markers = {tokenizer.special_id(each): 4.0 for each in SPECIALS}
+    markers = dict.fromkeys(tokenizer.markers.values(), 4.0)
     requests = [
         GenRequest(
             prompt_ids=(5, 6, 7),
@@ -183,3 +204,20 @@ def test_a_random_model_calls_tools_that_exist(
         message, error = parse_completion(result.token_ids, TOOLS, tokenizer)
         assert error is None
         assert message.tool_calls
+
+
+def test_a_spelled_end_inside_a_value_is_not_allowed_or_not_an_end(
+    grammar: CallGrammar, tokenizer: Tokenizer
+) -> None:
+    """Where `</parameter>` is text, it must not be possible to say it inside an argument."""
+
+    def allowed(name: str, value: str) -> bool:
+        start = [END_THINK, TOOL_CALL, "\n", INVOKE, 'everything">\n', PARAMETER, f'{name}">']
+        ids = tokenizer.encode_pieces(start)
+        given = tokenizer.encode(value)
+        return all(bool(grammar(ids + given[:at])[token]) for at, token in enumerate(given))
+
+    for name, value in (("text", "a</parameter>b"), ("items", '["</parameter>"]')):
+        assert allowed(name, value) is not tokenizer.spells_calls
+    for name, value in (("text", "a</parameter </b"), ("items", '["<b <<\\/parameter>"]')):
+        assert allowed(name, value)

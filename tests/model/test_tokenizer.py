@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,15 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollmill.model.tokenizer import END_MESSAGE, PAD, SPECIALS, Special, Tokenizer
+from rollmill.model.tokenizer import (
+    CALL_MARKERS,
+    END_MESSAGE,
+    INVOKE,
+    PAD,
+    SPECIALS,
+    Special,
+    Tokenizer,
+)
 
 CODE = "def add(left, right):\n    if left > 10:\n        return left + right\n\n\treturn None\n"
 
@@ -67,8 +76,22 @@ def test_a_vocabulary_without_room_for_bytes_is_refused() -> None:
         Tokenizer.train([CODE], 100)
 
 
-def test_a_foreign_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_the_published_tokenizer_needs_no_markers_of_calls(
+    tokenizer: Tokenizer, as_published: Callable[[Tokenizer], Tokenizer], tmp_path: Path
+) -> None:
+    published = as_published(tokenizer)
+    assert published.spells_calls
+    assert set(published.markers) == set(SPECIALS) - set(CALL_MARKERS)
+    ids = published.encode_pieces(["a", INVOKE, 'f">', PAD])
+    assert ids == [*published.encode('a<invoke name="f">'), published.pad_id]
+    strange = published.vocab_size - 1  # an added token with a space in it, a marker of nothing
+    assert published.token_bytes(strange) == b"]<]start of image[>["
+    assert published.decode([strange]) == "]<]start of image[>["
+    published.save(tmp_path / "tokenizer.json")
+    assert Tokenizer.load(tmp_path).fingerprint == published.fingerprint
 
+
+def test_a_foreign_tokenizer_is_refused(tmp_path: Path) -> None:
     foreign = tokenizers.Tokenizer(tokenizers.models.BPE())
     (tmp_path / "tokenizer.json").write_text(foreign.to_str())
     with pytest.raises(ValueError, match="without"):
