@@ -118,8 +118,8 @@ def load_weights(model: Model, folder: Path) -> None:
 
     Raises:
         CheckpointError: a tensor is missing, unknown, misshapen or not finite, an FP8 tensor has
-            no fitting scales, a shard is missing, or a file is damaged. What was read before it
-            stays in the model.
+            no fitting scales or another one has some, a shard is missing, or a file is damaged.
+            What was read before it stays in the model.
     """
     files = sorted(folder.glob("model*.safetensors"))
     if (folder / _INDEX).exists():
@@ -174,6 +174,11 @@ def _fill(module: nn.Module, files: Mapping[str, Path], folder: Path) -> None:
                     weight = opened.get_tensor(name)
                     if weight.dtype == fp8.FP8:
                         weight = _dequantised(weight, name + fp8.SCALE_SUFFIX, files, where)
+                    elif (scale := name + fp8.SCALE_SUFFIX) in scales:
+                        raise CheckpointError(
+                            f"expected FP8 weights beside {scale} in {files[scale]}, got "
+                            f"{weight.dtype} for {where}; the files belong to two checkpoints"
+                        )
                     _copy(weight, targets[name], where)
 
 

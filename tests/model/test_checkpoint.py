@@ -279,6 +279,13 @@ def test_fp8_without_fitting_scales_is_named(model: Model, tmp_path: Path) -> No
         load_model(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["lm_head.weight", EXPERT])
+def test_scales_beside_weights_that_are_not_fp8_are_named(name: str, saved: Path) -> None:
+    edit(saved, lambda tensors: tensors.update({name + "_scale_inv": torch.ones(1, 1)}))
+    with pytest.raises(CheckpointError, match=rf"beside {name}_scale_inv in .* got torch.float32"):
+        load_model(saved)
+
+
 def test_mtp_modules_travel_in_a_file_of_their_own(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(num_mtp_modules=2)
     model, mtp = Model(config), MtpModules(config)
