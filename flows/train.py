@@ -93,7 +93,10 @@ def _first_weights(init: str) -> tuple[Model, Tokenizer]:
             f"expected `bundled`, `scratch` or a folder with config.json and tokenizer.json "
             f"for --init, got {init!r}"
         )
-    return load_model(folder), Tokenizer.load(folder / "tokenizer.json")
+    try:
+        return load_model(folder), Tokenizer.load(folder)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot start from {folder}: {error}") from error
 
 
 def _rows(folder: Path, split: str) -> Iterator[dict[str, Any]]:

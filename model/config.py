@@ -29,6 +29,8 @@ _FIXED: Mapping[str, tuple[Any, ...]] = {
 }
 MAX_MTP_MODULES = 3
 """As many as M2 drafts with."""
+_TOO_LARGE = 2**31
+"""No size of a model comes near it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +75,10 @@ class ModelConfig:
                     f"num_mtp_modules must be 0 to {MAX_MTP_MODULES}, got {value}",
                 )
             elif not each.name.endswith("_token_id"):
-                _require(value > 0, f"{each.name} must be positive, got {value}")
+                _require(
+                    0 < value < _TOO_LARGE,
+                    f"{each.name} must be positive and below {_TOO_LARGE}, got {value}",
+                )
             elif value is not None:
                 valid = 0 <= value < self.vocab_size
                 _require(valid, f"{each.name} must be below {self.vocab_size}, got {value}")
@@ -126,7 +131,7 @@ class ModelConfig:
             raw = json.loads(file.read_text(encoding="utf-8"))
             _require(isinstance(raw, dict), "expected a JSON object")
             return cls.from_dict(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"cannot use {file}: {error}") from error
 
     def to_json(self) -> str:
@@ -153,30 +158,34 @@ def _refuse_other_architectures(raw: Mapping[str, Any]) -> None:
             f"expected {key} = {allowed[0]!r}, got {raw.get(key)!r}; "
             "only MiniMax-M2's architecture is known here",
         )
-    attention = raw.get("attn_type_list", [])
+    attention = raw.get("attn_type_list")
     _require(
-        all(kind == 1 for kind in attention),
-        f"expected full attention (1) in all of attn_type_list, got {attention}",
+        attention is None or (isinstance(attention, list) and all(kind == 1 for kind in attention)),
+        f"expected full attention (1) in all of attn_type_list, got {attention!r}",
     )
 
 
 def _rotary(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """`rotary_dim` and `rope_theta` from where transformers 5 writes them."""
     rope = raw.get("rope_parameters") or {}
+    _require(isinstance(rope, Mapping), f"expected an object as rope_parameters, got {rope!r}")
     kind = rope.get("rope_type", "default")
     _require(kind == "default", f"expected rope_type 'default', got {kind!r}")
     found = {"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {}
-    if "rotary_dim" not in raw and "head_dim" in raw:
-        found["rotary_dim"] = int(raw["head_dim"] * rope.get("partial_rotary_factor", 1.0))
+    if "rotary_dim" not in raw and raw.get("head_dim") is not None:
+        size = _checked("head_dim", "int", raw["head_dim"])
+        share = _checked("partial_rotary_factor", "float", rope.get("partial_rotary_factor", 1.0))
+        found["rotary_dim"] = int(size * share)
     return found
 
 
 def _checked(name: str, kind: str, value: Any) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind == "float" and number:
+    if kind == "float":
+        finite = number and abs(value) < _TOO_LARGE
+        _require(finite, f"expected a finite number for {name}, got {value!r}")
         return float(value)
-    _require(
-        number and isinstance(value, int),
-        f"expected {'a number' if kind == 'float' else 'a whole number'} for {name}, got {value!r}",
-    )
+    whole = isinstance(value, int) and number
+    _require(whole, f"expected a whole number for {name}, got {value!r}")
+    _require(abs(value) < _TOO_LARGE, f"{name} must be below {_TOO_LARGE}, got {value}")
     return value

@@ -128,9 +128,22 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a `tokenizer.json`, or the one in the folder `path`."""
+        """Read a `tokenizer.json`, or the one in the folder `path`.
+
+        Raises:
+            ValueError: it is damaged, or lacks a marker.
+            FileNotFoundError: there is none.
+        """
         file = path / "tokenizer.json" if path.is_dir() else path
-        return cls(tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8")))
+        try:
+            backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        except OSError:
+            raise
+        except Exception as error:  # `tokenizers` raises nothing more precise
+            raise ValueError(
+                f"expected a tokenizer in {file}, could not read one ({error}); copy it again"
+            ) from error
+        return cls(backend)
 
     def save(self, path: Path) -> None:
         """Write a `tokenizer.json` that `tokenizers` and `transformers` read."""

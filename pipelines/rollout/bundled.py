@@ -114,7 +114,7 @@ def _load(folder: Path) -> _Loaded:
         tokenizer = Tokenizer.load(folder)
         weights = load_model(folder)
         version = weights_digest(folder)
-    except Exception as error:  # `tokenizers` raises a bare Exception for a torn file
+    except (OSError, ValueError) as error:
         raise PolicyError(
             f"expected a checkpoint (config.json, model.safetensors, tokenizer.json) in {folder}: "
             f"{error}; train one with `rollmill train sft` or name another folder"

@@ -90,6 +90,13 @@ def test_what_transformers_saves_we_load(
         ({"num_hidden_layers": 0}, "num_hidden_layers must be positive"),
         ({"eos_token_id": 200064}, "eos_token_id"),
         ({"use_qk_norm": 1.5}, "use_qk_norm"),
+        ({"attn_type_list": 5}, "attn_type_list, got 5"),
+        ({"rope_parameters": "x"}, "an object as rope_parameters, got 'x'"),
+        ({"rope_parameters": {"rope_theta": "x"}}, "finite number for rope_theta, got 'x'"),
+        ({"rope_theta": float("inf")}, "finite number for rope_theta, got inf"),
+        ({"rms_norm_eps": float("nan")}, "finite number for rms_norm_eps, got nan"),
+        ({"rope_theta": 10**400}, "finite number for rope_theta"),
+        ({"vocab_size": 10**30}, "vocab_size must be below"),
     ],
     ids=str,
 )
@@ -98,6 +105,47 @@ def test_another_architecture_or_size_is_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         ModelConfig.from_dict(PUBLISHED | change)
+
+
+STRANGE: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    1.5,
+    float("inf"),
+    "x",
+    [],
+    {},
+    [1],
+    {"a": 1},
+    [[1]],
+    10**400,
+)
+
+
+@pytest.mark.parametrize("key", [*PUBLISHED, "rope_parameters", "eos_token_id", "rope_scaling"])
+def test_no_value_of_a_key_fails_in_another_way_than_by_name(key: str) -> None:
+    base = {name: value for name, value in PUBLISHED.items() if name != "rotary_dim"}
+    for value in STRANGE:
+        for raw in (PUBLISHED, base):
+            try:
+                config = ModelConfig.from_dict(raw | {key: value})
+            except ValueError as error:
+                assert len(str(error)) > 20  # noqa: PT017
+            else:
+                assert config.rope_theta < float("inf")
+
+
+@pytest.mark.parametrize("factor", ["x", None, [1]])
+def test_a_share_of_the_head_that_is_no_number_is_refused(factor: object) -> None:
+    raw = PUBLISHED | {"rope_parameters": {"partial_rotary_factor": factor}}
+    del raw["rotary_dim"]
+    with pytest.raises(ValueError, match="finite number for partial_rotary_factor"):
+        ModelConfig.from_dict(raw)
+
+
+def test_an_absent_list_of_attentions_means_full_attention() -> None:
+    assert ModelConfig.from_dict(PUBLISHED | {"attn_type_list": None}).num_hidden_layers == 62
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '"x"'])

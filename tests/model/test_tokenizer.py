@@ -96,3 +96,10 @@ def test_a_foreign_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(foreign.to_str())
     with pytest.raises(ValueError, match="without"):
         Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"model": 3}', "\xff"])
+def test_a_damaged_file_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"expected a tokenizer in .*tokenizer\.json.*copy it"):
+        Tokenizer.load(tmp_path)
