@@ -4,6 +4,9 @@
 // read it once. What a row gets depends on that row alone, in one fixed order: which rows stand
 // beside it changes no bit. Memory behind a row's length is never used, whatever it holds.
 //
+// Prompts in bf16 go through the processor's tiles where it has them; then queries and weights are
+// rounded to bf16.
+//
 // Legend: P tokens of a page = lanes of a vector, D head_dim, T query vectors that a block meets at
 // once (some rows' heads of one key head), BLOCK keys of a block.
 
@@ -14,11 +17,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "vectors.h"
+#include "products.h"
 
 namespace {
 
-constexpr int BLOCK = 128, TILE = 12, WIDEST = 256;  // keys, query vectors, head_dim
+constexpr int BLOCK = 128, WIDEST = 256;  // keys, head_dim
+constexpr int TILE = 12, TILED = 64;      // query vectors, those that meet whole tiles
 constexpr int BLOCK_PAGES = BLOCK / P;
 
 template <class W>
@@ -29,6 +33,9 @@ struct Cache {  // of one layer
     return start + (int64_t(page) * kv_heads + head) * dim * P;
   }
 };
+
+// By what queries are multiplied: scores are in powers of 2.
+inline float scale_of(int dim) { return LOG2_E / std::sqrt(float(dim)); }
 
 struct Row {
   const int32_t* table;  // its pages, up to its length
@@ -101,7 +108,7 @@ void blend(const float* probs, const W* const* values, int from, int to, int dim
     blend_columns<T, 1>(probs, at_column(d), from, to, dim, std::min(P, dim - d), out + d);
 }
 
-// Scores of n <= P query vectors to weights under their new highest scores; what they have so far
+// Scores, in powers of 2, of n <= P query vectors to weights under their new highest scores; what they have so far
 // shrinks. Vector t sees `seen[t]` keys of the block.
 inline void soften(float* probs, const int* seen, int n, int pages, int dim, float* highest,
                    float* total, float* out) {
@@ -118,7 +125,7 @@ inline void soften(float* probs, const int* seen, int n, int pages, int dim, flo
     of_each[t] = top;
   }
   vf before = load(highest, n), higher = larger(all_folded(of_each, larger), before);
-  vf shrink = exp_of(before - higher);
+  vf shrink = exp2_of(before - higher);
   store(highest, higher, n);
   float levels[P], factors[P];
   store(levels, higher), store(factors, shrink);
@@ -131,7 +138,7 @@ inline void soften(float* probs, const int* seen, int n, int pages, int dim, flo
     vf level = zero + levels[t], part = zero;
     for (int p = 0; p < pages; ++p) {
       float* place = probs + t * BLOCK + p * P;
-      vf x = visible(exp_of(load(place) - level), zero, seen[t] - p * P);
+      vf x = visible(exp2_of(load(place) - level), zero, seen[t] - p * P);
       store(place, x);
       part += x;
     }
@@ -181,6 +188,56 @@ inline void ask_for(const Cache<W>& cache, const W* base, const Row& row, int st
   }
 }
 
+#ifdef TILES
+// The left side of a product: rows of fp32 numbers, rounded.
+struct RoundedOnLeft {
+  const float* first;
+  int64_t apart, length;
+  bool lies_in_tiles(int) const { return false; }
+  void lay_out(uint32_t* to, int64_t cells, int size) const {
+    for (int r = 0; r < size; ++r, to += cells) {
+      bf16* row = reinterpret_cast<bf16*>(to);
+      over(length, [&](int64_t i, int n) { store(row + i, load(first + r * apart + i, n), n); });
+      std::memset(row + length, 0, cells * 4 - length * sizeof(bf16));
+    }
+  }
+};
+
+// `attend_block` in tiles. Here a weight of zero meets tokens that a row does not see, but none
+// behind the longest row's last.
+template <class W>
+void attend_block_in_tiles(const Cache<W>& cache, const Row* rows, int first, const Run& run,
+                           int start, int group, int head, Bench& bench) {
+  static thread_local Packed<W> keys, values;
+  int tokens = std::min(BLOCK, rows[run.longest].length - start), pages = (tokens + P - 1) / P;
+  int from = first * group, count = (run.end - first) * group, dim = cache.dim;
+  const int32_t* table = rows[run.longest].table + start / P;
+  keys.from_panels(dim, pages, [&](int64_t p, int64_t d) {
+    return cache.at(cache.keys, table[p], head) + d * P;
+  });
+  values.from_rows(tokens, dim, [&](int64_t t) {
+    return cache.at(cache.values, table[t / P], head) + t % P * dim;
+  });
+  float *probs = &bench.probs[from * BLOCK], *out = &bench.out[from * WIDEST];
+  multiply_in_tiles(
+      count,
+      [&](int64_t at, int) { return RoundedOnLeft{&bench.q[(from + at) * WIDEST], WIDEST, dim}; },
+      keys, [&](int64_t at, int64_t token, int, vf x) { store(probs + at * BLOCK + token, x); });
+  for (int at = 0; at < count; at += P) {
+    int n = std::min(P, count - at), seen[P];
+    for (int t = 0; t < n; ++t) seen[t] = rows[first + (at + t) / group].length - start;
+    soften(probs + at * BLOCK, seen, n, pages, dim, &bench.highest[from + at],
+           &bench.total[from + at], out + at * WIDEST);
+  }
+  multiply_in_tiles(
+      count, [&](int64_t at, int) { return RoundedOnLeft{probs + at * BLOCK, BLOCK, tokens}; },
+      values, [&](int64_t at, int64_t d, int lanes, vf x) {
+        float* place = out + at * WIDEST + d;
+        store(place, load(place, lanes) + x, lanes);
+      });
+}
+#endif
+
 // What a run of rows gets from the block that begins at token `start`. A row's own tokens behind
 // the common ones are blended for it alone: no weight of zero meets what may be no number.
 template <class W>
@@ -214,12 +271,12 @@ void attend_block(const Cache<W>& cache, const Row* rows, int first, const Run& 
     blend_range(row, row + 1, run.common, std::min(BLOCK, rows[row].length - start));
 }
 
-// Attention of some rows, `group` query vectors each, that are in bench.q already, scaled; the
-// result is left in bench.out, not yet divided by bench.total.
+// Attention of some rows, `group` query vectors each, that are in bench.q already, times `scale_of`;
+// the result is left in bench.out, not yet divided by bench.total.
 template <class W>
 void attend_rows(const Cache<W>& cache, const Row* rows, int count, int group, int head,
-                 Bench& bench) {
-  int most = 0, dim = cache.dim;
+                 Bench& bench, bool in_tiles = false) {
+  int most = 0;
   for (int i = 0; i < count; ++i) most = std::max(most, rows[i].length);
   std::fill(bench.out.begin(), bench.out.begin() + count * group * WIDEST, 0.0f);
   std::fill(bench.highest.begin(), bench.highest.begin() + count * group, -INFINITY);
@@ -236,7 +293,12 @@ void attend_rows(const Cache<W>& cache, const Row* rows, int count, int group, i
         ask_for(cache, cache.keys, rows[run.end], start, head);
       else
         ask_for(cache, cache.keys, rows[0], start + BLOCK, head);
-      attend_block(cache, rows, first, run, start, group, head, bench);
+#ifdef TILES
+      if (in_tiles)
+        attend_block_in_tiles(cache, rows, first, run, start, group, head, bench);
+      else
+#endif
+        attend_block(cache, rows, first, run, start, group, head, bench);
       first = run.end;
     }
 }

@@ -24,7 +24,10 @@ from typing import Any
 import platformdirs
 import torch
 
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC")
+_FLAGS = (
+    *("-O3", "-march=native", "-std=c++17", "-fPIC"),
+    *os.environ.get("ROLLMILL_CXXFLAGS", "").split(),
+)
 _BUILD_S = 600  # on a machine that is busy with other things
 SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 """What the compiled kernels compute in, as their functions' names say it."""

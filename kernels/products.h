@@ -4,12 +4,15 @@
 // step is a cell further along it. The right side is packed in panels of P columns, a step's cells
 // side by side, with zeros where there is nothing. A row's sums are added in one fixed order,
 // whatever stands beside it. No threads and no blocking along the sum: for some thousand steps.
+// bf16 goes through the processor's own tiles where it has them and the thread holds `Tiles`.
 
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
+#include "tiles.h"
 #include "vectors.h"
 
 namespace {
@@ -73,11 +76,14 @@ inline void transpose(vu (&x)[P]) {
 }
 
 template <class W>
+inline bool has_tiles() { return sizeof(W) == 2 && Tiles::usable(); }
+
+template <class W>
 struct Packed {
   std::vector<uint32_t> cells;
-  int64_t columns = 0, steps = 0;
+  int64_t columns = 0, steps = 0, apart = 0;  // steps from one panel to the next
 
-  uint32_t* panel(int64_t at) { return &cells[at * steps * P]; }
+  uint32_t* panel(int64_t at) { return &cells[at * apart * P]; }
 
   // row(k) is where number k of every column lies.
   template <class F>
@@ -90,6 +96,18 @@ struct Packed {
         *reinterpret_cast<vu*>(panel(c / P) + k * P) = cells_of(rows, count, c, lanes);
       });
     }
+  }
+
+  // Panel p has number k of its P columns at row(p, k).
+  template <class F>
+  void from_panels(int64_t length, int64_t panels, F row) {
+    fit(length, panels * P);
+    for (int64_t p = 0; p < panels; ++p)
+      for (int64_t k = 0; k < steps; ++k) {
+        int count = int(std::min(CELL<W>, length - k * CELL<W>));
+        const W* rows[2] = {row(p, k * CELL<W>), count > 1 ? row(p, k * CELL<W> + 1) : nullptr};
+        *reinterpret_cast<vu*>(panel(p) + k * P) = cells_of(rows, count, 0, P);
+      }
   }
 
   // Column c lies in one piece at x + c * apart.
@@ -118,23 +136,65 @@ struct Packed {
 
  private:
   void fit(int64_t length, int64_t width) {
-    columns = width, steps = (length + CELL<W> - 1) / CELL<W>;
-    cells.resize((columns + P - 1) / P * P * steps);
+    int64_t panels = (width + P - 1) / P;
+    columns = width, apart = steps = (length + CELL<W> - 1) / CELL<W>;
+    if (has_tiles<W>()) apart = (steps + P - 1) / P * P;  // with zeros up to there
+    cells.resize(panels * apart * P);
+    for (int64_t at = 0; at < panels && steps < apart; ++at)
+      std::fill(panel(at) + steps * P, panel(at) + apart * P, 0);
   }
 };
 
-// The left side of a tile as rows of memory, `length` numbers each.
+inline uint32_t cell_at(const void* p, int64_t bytes = 4) {
+  uint32_t out = 0;
+  std::memcpy(&out, p, bytes);
+  return out;
+}
+
+// The left side of a tile as rows of memory, `length` numbers each, wherever they lie.
 template <class W>
 struct RowsOnLeft {
-  const W* row[ROWS];
+  const W* row[P];
   int64_t length;
-  uint32_t cell(int r, int64_t k, int64_t bytes = 4) const {
-    uint32_t out = 0;
-    std::memcpy(&out, row[r] + k * CELL<W>, bytes);
-    return out;
-  }
   int64_t whole() const { return length / CELL<W>; }
-  uint32_t last(int r) const { return cell(r, whole(), sizeof(W)); }
+  uint32_t last(int r) const { return cell_at(row[r] + whole() * CELL<W>, sizeof(W)); }
+  bool lies_in_tiles(int) const { return false; }
+  // `size` rows of cells, each with zeros up to `apart`.
+  void lay_out(uint32_t* to, int64_t apart, int size) const {
+    for (int r = 0; r < size; ++r, to += apart) {
+      std::memcpy(to, row[r], length * sizeof(W));
+      std::memset((char*)to + length * sizeof(W), 0, apart * 4 - length * sizeof(W));
+    }
+  }
+  struct Walk {
+    const RowsOnLeft& rows;
+    int64_t at;
+    uint32_t cell(int r) const { return cell_at(rows.row[r] + at); }
+    void on() { at += CELL<W>; }
+  };
+  Walk walk() const { return {*this, 0}; }
+};
+
+// The same `apart` from each other, which takes fewer registers.
+template <class W>
+struct EvenOnLeft {
+  const W* first;
+  int64_t apart, length;
+  int64_t whole() const { return length / CELL<W>; }
+  uint32_t last(int r) const { return cell_at(first + r * apart + whole() * CELL<W>, sizeof(W)); }
+  bool lies_in_tiles(int size) const { return size == P && length % (2 * P) == 0; }
+  void lay_out(uint32_t* to, int64_t cells, int size) const {
+    RowsOnLeft<W> rows = {{}, length};
+    for (int r = 0; r < size; ++r) rows.row[r] = first + r * apart;
+    rows.lay_out(to, cells, size);
+  }
+  struct Walk {
+    const W* first;
+    int64_t apart, step;
+    uint32_t cell(int r) const { return cell_at(first + r * apart + step * CELL<W>); }
+    void on() { ++step; }
+  };
+  Walk walk() const { return {first, apart, 0}; }
 };
 
 // The left side of a tile as columns of a panel.
@@ -142,38 +202,108 @@ template <class W>
 struct PanelOnLeft {
   const uint32_t* at;
   int64_t steps;
-  uint32_t cell(int r, int64_t k) const { return at[k * P + r]; }
   int64_t whole() const { return steps; }
   uint32_t last(int) const { return 0; }
+  bool lies_in_tiles(int) const { return false; }
+  void lay_out(uint32_t* to, int64_t apart, int) const {  // the panel has zeros up to there
+    for (int64_t k = 0; k < apart; k += P) {
+      vu block[P];
+      std::memcpy(block, at + k * P, sizeof block);
+      transpose(block);
+      for (int r = 0; r < P; ++r) *reinterpret_cast<vu*>(to + r * apart + k) = block[r];
+    }
+  }
+  struct Walk {
+    const uint32_t* at;
+    uint32_t cell(int r) const { return at[r]; }
+    void on() { at += P; }
+  };
+  Walk walk() const { return {at}; }
 };
 
 // R rows of the left side times C panels, each `steps` steps.
 template <class W, int R, int C, class Left>
-inline void tile(const Left& left, const uint32_t* right, int64_t steps, vf (*out)[C]) {
+inline void tile(const Left& left, const uint32_t* right, int64_t steps, int64_t apart,
+                 vf (*out)[C]) {
   vf acc[R][C] = {};
-  auto add = [&](int64_t k, auto cell) {
+  auto add = [&](auto cell) {
     vu column[C];
     for (int c = 0; c < C; ++c)
-      column[c] = *reinterpret_cast<const vu*>(right + (c * steps + k) * P);
+      column[c] = *reinterpret_cast<const vu*>(right + c * apart * P);
     for (int r = 0; r < R; ++r)
       for (int c = 0; c < C; ++c)
         acc[r][c] = add_cells((const W*)nullptr, acc[r][c], (vu){} + cell(r), column[c]);
   };
+  auto walk = left.walk();
   int64_t whole = left.whole();
-  for (int64_t k = 0; k < whole; ++k) add(k, [&](int r) { return left.cell(r, k); });
-  if (whole < steps) add(whole, [&](int r) { return left.last(r); });
+  for (int64_t k = whole; k > 0; --k, walk.on(), right += P)
+    add([&](int r) { return walk.cell(r); });
+  if (whole < steps) add([&](int r) { return left.last(r); });
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) out[r][c] = acc[r][c];
 }
 
+#ifdef TILES
+// Two tiles of rows times two of columns at a time.
+template <class W, class L, class F>
+inline void multiply_in_tiles(int64_t rows, L left, Packed<W>& right, F emit) {
+  static thread_local std::vector<uint32_t> cells;  // of the rows, [2 * P, right.apart]
+  alignas(64) float sums[2 * P][2 * P];
+  int64_t steps = right.apart, panels = (right.columns + P - 1) / P;
+  cells.resize(2 * P * steps);
+  struct {
+    const char* at;
+    int64_t bytes;  // from row to row
+  } half[2];
+  for (int64_t row = 0; row < rows; row += 2 * P) {
+    int high = int(std::min<int64_t>(2 * P, rows - row));
+    bool lower = high > P;
+    for (int h = 0; h <= lower; ++h) {
+      int size = std::min(P, high - h * P);
+      auto some = left(row + h * P, size);
+      if constexpr (std::is_same_v<decltype(some), EvenOnLeft<W>>)
+        half[h] = {(const char*)some.first, some.apart * int64_t(sizeof(W))};
+      if (some.lies_in_tiles(size)) continue;
+      some.lay_out(&cells[h * P * steps], steps, size);
+      half[h] = {(const char*)&cells[h * P * steps], steps * 4};
+    }
+    for (int64_t panel = 0; panel < panels; panel += 2) {
+      bool further = panel + 1 < panels;
+      Tiles::zero<0>(), Tiles::zero<1>(), Tiles::zero<2>(), Tiles::zero<3>();
+      for (int64_t k = 0; k < steps; k += P) {
+        Tiles::load<4>(half[0].at + k * 4, half[0].bytes);
+        Tiles::load<6>(right.panel(panel) + k * P, 4 * P), Tiles::add<0, 4, 6>();
+        if (further) Tiles::load<7>(right.panel(panel + 1) + k * P, 4 * P), Tiles::add<1, 4, 7>();
+        if (lower) Tiles::load<5>(half[1].at + k * 4, half[1].bytes), Tiles::add<2, 5, 6>();
+        if (lower && further) Tiles::add<3, 5, 7>();
+      }
+      Tiles::store<0>(&sums[0][0], sizeof sums[0]);
+      if (further) Tiles::store<1>(&sums[0][P], sizeof sums[0]);
+      if (lower) Tiles::store<2>(&sums[P][0], sizeof sums[0]);
+      if (lower && further) Tiles::store<3>(&sums[P][P], sizeof sums[0]);
+      for (int c = 0; c <= further; ++c) {
+        int64_t column = (panel + c) * P;
+        int lanes = int(std::min<int64_t>(P, right.columns - column));
+        for (int r = 0; r < high; ++r) emit(row + r, column, lanes, load(&sums[r][c * P]));
+      }
+    }
+  }
+}
+#endif
+
 // emit(row, column, lanes, sums) for all rows times right; left(first, size) gives so many rows.
 template <class W, class L, class F>
 inline void multiply(int64_t rows, L left, Packed<W>& right, F emit) {
-  auto some = [&](auto height, auto width, int64_t row, int64_t panel) {
+#ifdef TILES
+  if (has_tiles<W>()) return multiply_in_tiles(rows, left, right, emit);
+#endif
+  // Not inlined: in a large function its pointers would not stay in registers.
+  auto some = [&](auto height, auto width, int64_t row,
+                  int64_t panel) __attribute__((noinline)) {
     constexpr int R = decltype(height)::value, C = decltype(width)::value;
     vf sums[R][C];
-    tile<W, R, C>(left(row, R), right.panel(panel), right.steps, sums);
+    tile<W, R, C>(left(row, R), right.panel(panel), right.steps, right.apart, sums);
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c) {
       int64_t column = (panel + c) * P;

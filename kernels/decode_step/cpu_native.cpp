@@ -19,151 +19,9 @@
 #include <sched.h>
 
 #include "attention.h"
+#include "streamed.h"
 
 namespace {
-
-// What weights of type W are multiplied with: n vectors of K numbers, as `dots` reads them.
-template <class W>
-struct Inputs {
-#ifdef __AVX512F__
-  static constexpr int AT_ONCE = 6;  // so many vectors meet four rows of weights
-#else
-  static constexpr int AT_ONCE = 4;
-#endif
-  const float* const* x;
-  Inputs(const float* const* x, int, int) : x(x) {}
-};
-
-// R rows of weights times T vectors from `t0` on, lane by lane; asks memory for `ahead` on the way.
-template <int R, int T, class W>
-inline void dots(const W* w, int K, const Inputs<W>& in, int t0, const W* ahead, vf (*out)[T]) {
-  const float* const* x = in.x + t0;
-  vf acc[R][T] = {};  // `out` could be what is read, so it would not stay in registers
-  int k = 0;
-  for (; k + P <= K; k += P) {
-    vf row[R];
-    for (int r = 0; r < R; ++r) row[r] = load(w + int64_t(r) * K + k);
-    if (ahead && k * sizeof(W) % 64 == 0)  // once a line
-      for (int r = 0; r < R; ++r) __builtin_prefetch(ahead + int64_t(r) * K + k, 0, 2);
-    for (int t = 0; t < T; ++t) {
-      vf column = load(x[t] + k);
-      for (int r = 0; r < R; ++r) acc[r][t] += row[r] * column;
-    }
-  }
-  if (k < K) {  // the rest, with zeros after it
-    vf row[R];
-    for (int r = 0; r < R; ++r) row[r] = load_start(w + int64_t(r) * K + k, K - k);
-    for (int t = 0; t < T; ++t) {
-      vf column = load_start(x[t] + k, K - k);
-      for (int r = 0; r < R; ++r) acc[r][t] += row[r] * column;
-    }
-  }
-  for (int r = 0; r < R; ++r)
-    for (int t = 0; t < T; ++t) out[r][t] = acc[r][t];
-}
-
-#ifdef __AVX512BF16__
-// Each as the sum of two bf16 vectors, which keeps 16 of 24 bits: so the processor multiplies bf16
-// weights as they are, and nothing more is lost than the last bits of a sum.
-template <>
-struct Inputs<bf16> {
-  static constexpr int AT_ONCE = 3;
-  int width;                   // K in whole vectors of 2 * P
-  std::vector<bf16>& numbers;  // [n, 2, width]
-
-  Inputs(const float* const* x, int n, int K)
-      : width((K + 2 * P - 1) / (2 * P) * 2 * P), numbers(kept()) {
-    numbers.assign(size_t(n) * 2 * width, bf16{0});
-    for (int t = 0; t < n; ++t)
-      over(K, [&](int64_t k, int lanes) {
-        bf16 *high = &numbers[size_t(t) * 2 * width + k], *low = high + width;
-        vf value = load(x[t] + k, lanes);
-        store(high, value, lanes);
-        store(low, value - load(high, lanes), lanes);
-      });
-  }
-  static std::vector<bf16>& kept() {
-    static thread_local std::vector<bf16> memory;
-    return memory;
-  }
-  const bf16* at(int t) const { return &numbers[size_t(t) * 2 * width]; }
-};
-
-inline __m512bh pairs(const bf16* p) { return (__m512bh)_mm512_loadu_si512(p); }
-
-template <int R, int T>
-inline void dots(const bf16* w, int K, const Inputs<bf16>& in, int t0, const bf16* ahead,
-                 vf (*out)[T]) {
-  __m512 high[R][T] = {}, low[R][T] = {};
-  auto add = [&](int k, const bf16* rows, int apart) {
-    __m512bh row[R];
-    for (int r = 0; r < R; ++r) row[r] = pairs(rows + int64_t(r) * apart);
-    for (int t = 0; t < T; ++t) {
-      const bf16* x = in.at(t0 + t) + k;
-      __m512bh above = pairs(x), below = pairs(x + in.width);
-      for (int r = 0; r < R; ++r) {
-        high[r][t] = _mm512_dpbf16_ps(high[r][t], row[r], above);
-        low[r][t] = _mm512_dpbf16_ps(low[r][t], row[r], below);
-      }
-    }
-  };
-  int k = 0;
-  for (; k + 2 * P <= K; k += 2 * P) {
-    if (ahead)
-      for (int r = 0; r < R; ++r) __builtin_prefetch(ahead + int64_t(r) * K + k, 0, 2);
-    add(k, w + k, K);
-  }
-  if (k < K) {  // the rest, with zeros after it
-    bf16 rest[R][2 * P] = {};
-    for (int r = 0; r < R; ++r)
-      std::memcpy(rest[r], w + int64_t(r) * K + k, (K - k) * sizeof(bf16));
-    add(k, rest[0], 2 * P);
-  }
-  for (int r = 0; r < R; ++r)
-    for (int t = 0; t < T; ++t) out[r][t] = (vf)high[r][t] + (vf)low[r][t];
-}
-#endif
-
-// emit(row, vector, values, count) for the P rows of w [*, K] from `row` on, or as many as `count`,
-// and T vectors from `t` on. `ahead`: what memory is asked for on the way; null = nothing.
-template <int T, class W, class F>
-inline void emit_rows(const W* w, int K, int row, int count, int t, const Inputs<W>& in,
-                      const W* ahead, F emit) {
-  vf acc[P][T];
-  for (int r = count; r < P; ++r)
-    for (int t = 0; t < T; ++t) acc[r][t] = vf{};
-  for (int r = 0; r < count;) {
-    const W* here = w + int64_t(row + r) * K;
-    const W* there = ahead ? ahead + int64_t(r) * K : nullptr;
-    if (r + 4 <= count)
-      dots<4, T>(here, K, in, t, there, acc + r), r += 4;
-    else
-      dots<1, T>(here, K, in, t, there, acc + r), r += 1;
-  }
-  for (int c = 0; c < T; ++c) {
-    vf column[P];
-    for (int r = 0; r < P; ++r) column[r] = acc[r][c];
-    emit(row, t + c, sums(column), count);
-  }
-}
-
-// The same for rows [from, to) and n vectors; `next` = where the weights lie that come after them.
-template <class W, class F>
-inline void product(const W* w, int K, int from, int to, const float* const* x, int n,
-                    const W* next, F emit) {
-  constexpr int T = Inputs<W>::AT_ONCE;
-  Inputs<W> in(x, n, K);
-  for (int row = from; row < to; row += P) {
-    int count = std::min(P, to - row), t = 0;
-    const W* ahead = row + P < to ? w + int64_t(row + P) * K : next;
-    for (; t + T <= n; t += T) emit_rows<T>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
-    if (n - t == 5) emit_rows<5>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
-    if (n - t == 4) emit_rows<4>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
-    if (n - t == 3) emit_rows<3>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
-    if (n - t == 2) emit_rows<2>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
-    if (n - t == 1) emit_rows<1>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
-  }
-}
 
 template <class W>
 inline void rms_norm(const float* x, const W* weight, int size, float eps, float* out) {
@@ -291,16 +149,20 @@ struct Pass {
     return as(weight) + int64_t(from) * K;
   }
 
+  Inputs<W> from(const std::vector<const float*>& vectors, int K) const {
+    return {vectors.data(), rows.n, K};
+  }
+
   // out [n, width] = in [n, K] times weight, or += it; the caller meets afterwards.
-  void project(const void* weight, int width, const std::vector<const float*>& in, int K,
-               float* out, const W* next, bool add = false) {
+  void project(const void* weight, int width, const Inputs<W>& in, int K, float* out,
+               const W* next, bool add = false) {
     int from, to;
     share(width, from, to);
     auto emit = [&](int r, int t, vf y, int count) {
       float* place = out + int64_t(t) * width + r;
       store(place, add ? load(place, count) + y : y, count);
     };
-    product(as(weight), K, from, to, in.data(), rows.n, next, emit);
+    product(as(weight), K, from, to, in, rows.n, next, emit);
   }
 
   void turn(float* head, int position) const {
@@ -318,7 +180,7 @@ struct Pass {
       int position = rows.positions[i], place = position % P;
       rms_norm(q, as(layer.q_norm), q_dim, s.eps, q);
       rms_norm(k, as(layer.k_norm), kv_dim, s.eps, k);
-      float scale = 1.0f / std::sqrt(float(s.dim));
+      float scale = scale_of(s.dim);
       for (int h = 0; h < s.heads; ++h) turn(q + h * s.dim, position);
       for (int d = 0; d < q_dim; ++d) q[d] *= scale;
       for (int h = 0; h < s.kv_heads; ++h) {
@@ -435,7 +297,7 @@ struct Pass {
         };
       };
       const W* after = next < 0 ? down + first_expert * size : gate + 2 * next * size;
-      const float* const* x = &b.slots[first];
+      Inputs<W> x(&b.slots[first], count, s.hidden);
       product(weight, s.hidden, from, to, x, count, gate + (2 * e + 1) * size, into(b.gate));
       product(weight + size, s.hidden, from, to, x, count, after, into(b.up));
       for (int at = first; at < first + count; ++at)
@@ -450,7 +312,8 @@ struct Pass {
         float* place = &b.x[int64_t(b.slot_token[first + t] / s.top_k) * s.hidden + r];
         store(place, load(place, rows) + y, rows);
       };
-      product(as(layer.down) + e * size, s.inner, from, to, &b.outputs[first], count, after, add);
+      Inputs<W> x(&b.outputs[first], count, s.inner);
+      product(as(layer.down) + e * size, s.inner, from, to, x, count, after, add);
     });
     meet();
   }
@@ -474,7 +337,8 @@ struct Pass {
     each(rows.wanted, [&](int i) { b.inputs[i] = &b.normed[rows.want[i] * s.hidden]; });
     int from, to;
     share(s.vocab, from, to);
-    product(as(w.head), s.hidden, from, to, b.inputs.data(), rows.wanted, (const W*)nullptr,
+    Inputs<W> x(b.inputs.data(), rows.wanted, s.hidden);
+    product(as(w.head), s.hidden, from, to, x, rows.wanted, (const W*)nullptr,
             [&](int r, int t, vf y, int count) {
               store(rows.logits + int64_t(t) * s.vocab + r, y, count);
             });
@@ -484,17 +348,18 @@ struct Pass {
     const W *k = mine(layer.k, kv_dim, s.hidden), *v = mine(layer.v, kv_dim, s.hidden);
     const W *o = mine(layer.o, s.hidden, q_dim), *gate = mine(layer.gate, s.experts, s.hidden);
     norm_rows(layer.norm1);
-    project(layer.q, q_dim, b.inputs, s.hidden, b.q.data(), k);
-    project(layer.k, kv_dim, b.inputs, s.hidden, b.k.data(), v);
-    project(layer.v, kv_dim, b.inputs, s.hidden, b.v.data(), o);
+    Inputs<W> normed = from(b.inputs, s.hidden);
+    project(layer.q, q_dim, normed, s.hidden, b.q.data(), k);
+    project(layer.k, kv_dim, normed, s.hidden, b.k.data(), v);
+    project(layer.v, kv_dim, normed, s.hidden, b.v.data(), o);
     next_item = 0;
     meet();
     place_keys(index, layer);
     attend(index);
-    project(layer.o, s.hidden, b.attention, q_dim, b.x.data(), gate, true);
+    project(layer.o, s.hidden, from(b.attention, q_dim), q_dim, b.x.data(), gate, true);
     meet();
     norm_rows(layer.norm2);
-    project(layer.gate, s.experts, b.inputs, s.hidden, b.scores.data(), nullptr);
+    project(layer.gate, s.experts, from(b.inputs, s.hidden), s.hidden, b.scores.data(), nullptr);
     meet();
     route(index, layer);
     experts(layer, next);
@@ -514,13 +379,14 @@ struct Pass {
       b.pairs[i] = out - s.hidden;
     });
     if (!w.joint) return;
-    project(w.joint, s.hidden, b.pairs, 2 * s.hidden, b.x.data(), nullptr);
+    project(w.joint, s.hidden, from(b.pairs, 2 * s.hidden), 2 * s.hidden, b.x.data(), nullptr);
     meet();
   }
 
   void run() {
 #pragma omp parallel num_threads(s.threads)
     {
+      Tiles held;
       enter();
       for (int index = 0; index < s.layers; ++index)
         layer(index, w.layer[index],

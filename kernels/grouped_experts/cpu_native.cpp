@@ -24,6 +24,7 @@ template <class F>
 void each_expert(const int64_t* ends, int64_t E, int64_t threads, F f) {
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
   for (int64_t e = 0; e < E; ++e) {
+    Tiles held;
     int64_t start = e ? ends[e - 1] : 0;
     f(e, start, ends[e] - start);
   }
@@ -42,14 +43,21 @@ void products(const W* x, const int64_t* order, const W* weights, const int64_t*
       right.from_rows(A, B, [&](int64_t k) { return weight + k * B; });
     else
       right.from_columns(weight, A, A, B);
-    auto left = [&](int64_t first, int size) {
+    auto emit = [&](int64_t row, int64_t column, int lanes, vf sums) {
+      store(out + (start + row) * B + column, sums, lanes);
+    };
+    auto anywhere = [&](int64_t first, int size) {
       RowsOnLeft<W> rows = {{}, A};
       for (int r = 0; r < size; ++r) rows.row[r] = sorted(start + first + r);
       return rows;
     };
-    multiply(count, left, right, [&](int64_t row, int64_t column, int lanes, vf sums) {
-      store(out + (start + row) * B + column, sums, lanes);
-    });
+    auto in_order = [&](int64_t first, int) {
+      return EvenOnLeft<W>{sorted(start + first), A, A};
+    };
+    if (order)
+      multiply(count, anywhere, right, emit);
+    else
+      multiply(count, in_order, right, emit);
   });
 }
 
@@ -63,12 +71,13 @@ void outer(const W* left, const int64_t* left_order, const W* right, const int64
     static thread_local Packed<W> rows, columns;
     rows.from_rows(count, B, [&](int64_t m) { return on_left(start + m); });
     columns.from_rows(count, A, [&](int64_t m) { return on_right(start + m); });
-    // Tiles stay within a panel of the left side.
-    for (int64_t b = 0; b < B; b += P) {
+    // What is taken at once stays within a panel of the left side, or is two of them.
+    int64_t at_once = has_tiles<W>() ? 2 * P : P;
+    for (int64_t b = 0; b < B; b += at_once) {
       auto panel = [&](int64_t first, int) {
-        return PanelOnLeft<W>{rows.panel(b / P) + first, rows.steps};
+        return PanelOnLeft<W>{rows.panel((b + first) / P) + first % P, rows.steps};
       };
-      multiply(std::min<int64_t>(P, B - b), panel, columns,
+      multiply(std::min(at_once, B - b), panel, columns,
                [&](int64_t row, int64_t column, int lanes, vf sums) {
                  store(out + (e * B + b + row) * A + column, sums, lanes);
                });

@@ -61,7 +61,10 @@ void each_unit(const int64_t* exits, const Shape& s, int64_t threads, F f) {
                    [](const Tree& a, const Tree& b) { return a.n > b.n; });
   int64_t units = int64_t(trees.size()) * s.kv;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-  for (int64_t unit = 0; unit < units; ++unit) f(trees[unit / s.kv], unit % s.kv);
+  for (int64_t unit = 0; unit < units; ++unit) {
+    Tiles held;
+    f(trees[unit / s.kv], unit % s.kv);
+  }
 }
 
 // One head of a tensor [N, heads, D].
@@ -88,11 +91,7 @@ void as_rows(Packed<E>& packed, const Head<const E>& x, const Block& block) {
 template <class E, class F>
 inline void rows_times(const E* x, int64_t apart, int64_t rows, int64_t length, Packed<E>& right,
                        F emit) {
-  auto left = [&](int64_t first, int size) {
-    RowsOnLeft<E> some = {{}, length};
-    for (int r = 0; r < size; ++r) some.row[r] = x + (first + r) * apart;
-    return some;
-  };
+  auto left = [&](int64_t first, int) { return EvenOnLeft<E>{x + first * apart, apart, length}; };
   multiply(rows, left, right, emit);
 }
 
@@ -117,22 +116,23 @@ inline void blend(const E* weights, int64_t rows, int64_t keys, Packed<E>& right
              });
 }
 
-// out [*, D] += weights [rows, B] turned, times `right`, whose steps are queries.
+// A block's rows as D rows [D, B], for `spread`.
 template <class E>
-inline void spread(const E* weights, int64_t rows, int64_t keys, Packed<E>& right, float* out,
-                   int64_t D) {
-  static thread_local Packed<E> turned;
-  turned.from_rows(rows, keys, [&](int64_t t) { return weights + t * B; });
-  for (int64_t from = 0; from < keys; from += P) {
-    auto panel = [&](int64_t first, int) {
-      return PanelOnLeft<E>{turned.panel(from / P) + first, turned.steps};
-    };
-    multiply(std::min<int64_t>(P, keys - from), panel, right,
-             [&](int64_t row, int64_t column, int lanes, vf sums) {
-               float* place = out + (from + row) * D + column;
-               store(place, load(place, lanes) + sums, lanes);
-             });
-  }
+void turn(const Head<const E>& x, const Block& block, E* turned) {
+  for (int64_t t = 0; t < block.count; ++t)
+    for (int64_t d = 0; d < x.D; ++d) turned[d * B + t] = x(block.first + t)[d];
+}
+
+// out [D, n], at a block of keys, += turned [D, B] times weights [rows, B], whose steps are queries.
+template <class E>
+inline void spread(const E* turned, int64_t D, const E* weights, int64_t rows, int64_t keys,
+                   float* out, int64_t n) {
+  static thread_local Packed<E> right;
+  right.from_rows(rows, keys, [&](int64_t t) { return weights + t * B; });
+  rows_times(turned, B, D, rows, right, [&](int64_t d, int64_t key, int lanes, vf sums) {
+    float* place = out + d * n + key;
+    store(place, load(place, lanes) + sums, lanes);
+  });
 }
 
 // The first `count` lanes of `x` from lane `at` of a row on, `other` in the rest.
@@ -144,7 +144,7 @@ inline vf seen_lanes(vf x, int64_t at, int64_t count, float other) {
 // How many of a block's keys its own query in row `t` sees, or those of a later block.
 inline int64_t seen(const Block& keys, bool own, int64_t t) { return own ? t + 1 : keys.count; }
 
-// Softmax as it goes, of the queries of one block.
+// Softmax as it goes, of the queries of one block; scores are in powers of 2.
 template <class E>
 struct Softmax {
   float top[B];
@@ -156,33 +156,47 @@ struct Softmax {
   // Scores to weights against the highest score so far; `out` [B, D] follows.
   void add(int64_t queries, const Block& keys, bool own, const float* scores, float* out,
            int64_t D) {
-    bool masked = own || keys.count < B;
-    for (int64_t t = 0; t < queries; ++t) {
-      const float* row = scores + t * B;
-      int64_t count = seen(keys, own, t);
-      vf high = vf{} - 1e30f;
-      for (int64_t j = 0; j < count; j += P) {
-        vf x = load(row + j);
-        if (masked) x = seen_lanes(x, j, count, -1e30f);
-        high = x > high ? x : high;
-      }
-      if (any_above(high, top[t])) rise(t, largest(high), out + t * D, D);
-      vf total = {};
-      for (int64_t j = 0; j < keys.count; j += P) {
-        vf e = exp_of(load(row + j) - top[t]);
-        if (masked) e = seen_lanes(e, j, count, 0.0f);
-        total += e;
-        store(weights + t * B + j, e);
-      }
-      whole[t] += total;
+    for (int64_t first = 0; first < queries; first += P) {
+      int64_t count = std::min<int64_t>(P, queries - first);
+      if (own || keys.count < B)
+        add_rows<true>(first, count, keys, own, scores, out, D);
+      else
+        add_rows<false>(first, count, keys, own, scores, out, D);
     }
   }
 
-  void rise(int64_t t, float now, float* out, int64_t D) {
-    float shrink = std::exp(top[t] - now);
-    whole[t] *= shrink;
-    over(D, [&](int64_t d, int lanes) { store(out + d, load(out + d, lanes) * shrink, lanes); });
-    top[t] = now;
+  // P rows at once, so that none waits for another's highest score.
+  template <bool MASKED>
+  void add_rows(int64_t first, int64_t rows, const Block& keys, bool own, const float* scores,
+                float* out, int64_t D) {
+    auto visible = [&](vf x, int64_t t, int64_t j, float other) {
+      return MASKED ? seen_lanes(x, j, seen(keys, own, t), other) : x;
+    };
+    int64_t width = MASKED ? keys.count : B;
+    vf highest[P];
+    for (int64_t r = 0; r < P; ++r) {
+      vf high = vf{} - 1e30f;
+      for (int64_t j = 0; r < rows && j < width; j += P)
+        high = larger(visible(load(scores + (first + r) * B + j), first + r, j, -1e30f), high);
+      highest[r] = high;
+    }
+    vf before = load(top + first), higher = larger(all_folded(highest, larger), before);
+    store(top + first, higher);
+    float levels[P], shrink[P];
+    store(levels, higher), store(shrink, exp2_of(before - higher));
+    for (int64_t r = 0, t = first; r < rows; ++r, ++t) {
+      if (shrink[r] != 1.0f)
+        over(D, [&](int64_t d, int lanes) {
+          store(out + t * D + d, load(out + t * D + d, lanes) * shrink[r], lanes);
+        });
+      vf total = {};
+      for (int64_t j = 0; j < width; j += P) {
+        vf e = visible(exp2_of(load(scores + t * B + j) - levels[r]), t, j, 0.0f);
+        total += e;
+        store(weights + t * B + j, e);
+      }
+      whole[t] = whole[t] * shrink[r] + total;
+    }
   }
 };
 
@@ -204,7 +218,7 @@ template <class E>
 void forward(const E* q, const E* k, const E* v, const int64_t* exits, E* out, float* total,
              int64_t N, int64_t heads, int64_t kv, int64_t D, int64_t threads) {
   Shape s = {N, heads, kv, D, heads / kv};
-  float scale = 1.0f / std::sqrt(float(D));
+  float scale = LOG2_E / std::sqrt(float(D));
   each_unit(exits, s, threads, [&](const Tree& tree, int64_t h) {
     static thread_local Side<E> keys, values;
     static thread_local Softmax<E> softmax;
@@ -224,7 +238,7 @@ void forward(const E* q, const E* k, const E* v, const int64_t* exits, E* out, f
         Head<E> into(out, heads, head, D);
         for (int64_t t = 0; t < block.count; ++t) {
           float whole = sum(softmax.whole[t]);
-          total[(block.first + t) * heads + head] = softmax.top[t] + std::log(whole);
+          total[(block.first + t) * heads + head] = softmax.top[t] / LOG2_E + std::log(whole);
           over(D, [&](int64_t d, int lanes) {
             store(into(block.first + t) + d, load(&made[t * D + d], lanes) / whole, lanes);
           });
@@ -242,7 +256,7 @@ inline void weigh(int64_t queries, const Block& keys, bool own, const float* tot
   for (int64_t t = 0; t < queries; ++t) {
     int64_t count = seen(keys, own, t);
     for (int64_t j = 0; j < keys.count; j += P) {
-      vf e = exp_of(load(scores + t * B + j) - total[t]);
+      vf e = exp2_of(load(scores + t * B + j) - total[t]);
       vf d = e * (load(slopes + t * B + j) - along[t]);
       if (masked) e = seen_lanes(e, j, count, 0.0f), d = seen_lanes(d, j, count, 0.0f);
       store(weights + t * B + j, e), store(gradients + t * B + j, d);
@@ -258,6 +272,14 @@ void write(const floats& rows, const Tree& tree, const Head<E>& out, float scale
     });
 }
 
+// The same of [D, n].
+template <class E>
+void write_turned(const floats& columns, const Tree& tree, const Head<E>& out, float scale) {
+  for (int64_t at = 0; at < tree.n; ++at)
+    for (int64_t d = 0; d < out.D; ++d)
+      narrow(columns[d * tree.n + at] * scale, out(tree.blocks[0].first + at) + d);
+}
+
 template <class E>
 void backward(const E* q, const E* k, const E* v, const int64_t* exits, const E* out,
               const float* total, const E* grad, E* dq, E* dk, E* dv, int64_t N, int64_t heads,
@@ -266,42 +288,46 @@ void backward(const E* q, const E* k, const E* v, const int64_t* exits, const E*
   float scale = 1.0f / std::sqrt(float(D));
   each_unit(exits, s, threads, [&](const Tree& tree, int64_t h) {
     static thread_local Side<E> keys, values;
-    static thread_local Packed<E> queries, ups;
+    static thread_local std::vector<E> queries, ups;  // [D, B]
     static thread_local float score[B * B], slope[B * B];
     static thread_local E weights[B * B], gradients[B * B];
     float along[B], totals[B];
     keys.take(tree, {k, kv, h, D}, true, true), values.take(tree, {v, kv, h, D}, true, false);
     int64_t start = tree.blocks[0].first;
+    queries.resize(D * B), ups.resize(D * B);
     floats d_queries(tree.n * D), d_keys(tree.n * D, 0.0f), d_values(tree.n * D, 0.0f);
     for (int64_t head = h * s.group; head < (h + 1) * s.group; ++head) {
       std::fill(d_queries.begin(), d_queries.end(), 0.0f);
       Head<const E> query(q, heads, head, D), up(grad, heads, head, D), made(out, heads, head, D);
       for (size_t at = 0; at < tree.blocks.size(); ++at) {
         const Block& block = tree.blocks[at];
-        as_rows(queries, query, block), as_rows(ups, up, block);
+        turn(query, block, queries.data()), turn(up, block, ups.data());
         for (int64_t t = 0; t < block.count; ++t) {
           vf dot = {};
           over(D, [&](int64_t d, int lanes) {
             dot += load(made(block.first + t) + d, lanes) * load(up(block.first + t) + d, lanes);
           });
-          along[t] = sum(dot), totals[t] = total[(block.first + t) * heads + head];
+          along[t] = sum(dot), totals[t] = total[(block.first + t) * heads + head] * LOG2_E;
         }
         for (size_t b = 0; b <= at; ++b) {
           const Block& other = tree.blocks[b];
           if (other.exit <= block.first) continue;
-          scores(query, block, keys.columns[b], scale, score);
+          scores(query, block, keys.columns[b], scale * LOG2_E, score);
           scores(up, block, values.columns[b], 1.0f, slope);
           weigh(block.count, other, b == at, totals, along, score, slope, weights, gradients);
-          int64_t mine = (block.first - start) * D, theirs = (other.first - start) * D;
-          blend(gradients, block.count, other.count, keys.rows[b], &d_queries[mine], D);
-          spread(gradients, block.count, other.count, queries, &d_keys[theirs], D);
-          spread(weights, block.count, other.count, ups, &d_values[theirs], D);
+          blend(gradients, block.count, other.count, keys.rows[b],
+                &d_queries[(block.first - start) * D], D);
+          auto to_keys = [&](const std::vector<E>& turned, const E* by, floats& into) {
+            spread(turned.data(), D, by, block.count, other.count, &into[other.first - start],
+                   tree.n);
+          };
+          to_keys(queries, gradients, d_keys), to_keys(ups, weights, d_values);
         }
       }
       write(d_queries, tree, Head<E>(dq, heads, head, D), scale);
     }
-    write(d_keys, tree, Head<E>(dk, kv, h, D), scale);
-    write(d_values, tree, Head<E>(dv, kv, h, D), 1.0f);
+    write_turned(d_keys, tree, Head<E>(dk, kv, h, D), scale);
+    write_turned(d_values, tree, Head<E>(dv, kv, h, D), 1.0f);
   });
 }
 
