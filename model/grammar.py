@@ -36,7 +36,6 @@ from .vocabulary import Node, vocabulary
 
 _Choices = tuple[tuple[bytes, Stack], ...]
 _LINE: Symbol = ("text", b"\n")
-_MORE: Symbol = ("call", False)
 _END = END_PARAMETER.encode()
 _FREE = ("thinking", "content", "any")  # expectations that take every byte and stay
 _JSON_TYPES = {"integer", "number", "boolean", "null", "object", "array"}
@@ -52,12 +51,14 @@ class CallGrammar:
         vocab_size: int,
         *,
         required: bool = False,
+        single: bool = False,
     ) -> None:
         """Prepare for some tools.
 
         Args:
             vocab_size: of the model, which may exceed the tokenizer's.
             required: whether there must be a call.
+            single: whether there may be no more than one.
 
         Raises:
             ValueError: a call is required and no tool is offered, a name holds `"` or a line break,
@@ -67,6 +68,8 @@ class CallGrammar:
             raise ValueError("expected a tool to call, got none; offer tools or do not require one")
         self._tools = {tool.name: _values(tool, tokenizer.spells_calls) for tool in tools}
         self._needed = {tool.name: frozenset(tool.parameters.get("required", ())) for tool in tools}
+        end: Stack = (("marker", END_TOOL_CALL), ("marker", END_MESSAGE))
+        self._further: Stack = end if single else (("call", False),)
         self._spelled = tokenizer.spells_calls
         self._specials = tokenizer.markers
         self._markers = {token_id: special for special, token_id in self._specials.items()}
@@ -174,7 +177,8 @@ class CallGrammar:
     def _spelled_out(self, top: Symbol) -> _Choices:
         """What may come in place of the marker of a call that is text."""
         if top[0] == "call":
-            return _choices({name: (*_opened(name), _MORE) for name in self._tools}, INVOKE)
+            calls = {name: (*_opened(name), *self._further) for name in self._tools}
+            return _choices(calls, INVOKE)
         _, tool, used = top
         end = ((END_INVOKE.encode(), (_LINE,)),) if used >= self._needed[tool] else ()
         return _choices(self._open(tool, used), PARAMETER) + end
@@ -190,7 +194,8 @@ class CallGrammar:
             case ("marker", expected) if marker == expected:
                 return ()
             case ("call", _) if marker == INVOKE:
-                return (("one of", _choices({name: _opened(name) for name in self._tools})), _MORE)
+                calls = {name: _opened(name) for name in self._tools}
+                return (("one of", _choices(calls)), *self._further)
             case ("call", False) if marker == END_TOOL_CALL:
                 return (("marker", END_MESSAGE),)
             case ("parameters", tool, used) if marker == PARAMETER:

@@ -77,16 +77,23 @@ class PlainStream:
 
 
 async def plain_pieces(
-    engine: AsyncEngine, request: GenRequest, stops: Sequence[str], tokenizer: Tokenizer
+    engine: AsyncEngine,
+    request: GenRequest,
+    stops: Sequence[str],
+    tokenizer: Tokenizer,
+    *,
+    echo: bool = False,
 ) -> AsyncIterator[Piece]:
-    """A completion of a text; its end of message is not shown."""
+    """A completion of a text, behind its prompt when `echo`; its end of message is not shown."""
     stream, found = PlainStream(tokenizer), TextStops(stops)
+    before = tokenizer.decode(request.prompt_ids) if echo else ""
     ended = False
     async with aclosing(engine.stream(request)) as tokens:
         async for token in tokens:
             ended = token.token_id in request.stop_ids
             text = "" if ended else stream.feed(token.token_id)
-            yield Piece(text=found.feed(text), tokens=[token])
+            yield Piece(text=before + found.feed(text), tokens=[token])
+            before = ""
             if found.found:
                 yield Piece(finish="stop")
                 return

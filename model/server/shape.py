@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
@@ -10,7 +11,7 @@ from uuid import uuid4
 from ..engine import Token
 from ..messages import ToolCall
 from ..tokenizer import Tokenizer
-from .answer import Piece
+from .answer import Piece, PlainStream
 
 
 class ChatShape:
@@ -57,7 +58,8 @@ class ChatShape:
 
     def _scored(self, token_id: int, logprob: float) -> dict[str, Any]:
         text = self._tokenizer.decode([token_id])
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+        raw = _bytes(self._tokenizer, token_id)
+        return {"token": text, "logprob": logprob, "bytes": list(raw)}
 
 
 class TextShape:
@@ -69,31 +71,63 @@ class TextShape:
         self._tokenizer = tokenizer
         self._logprobs = logprobs
         self._token_ids = token_ids
+        self._offsets: defaultdict[int, _Offsets] = defaultdict(lambda: _Offsets(tokenizer))
 
     def choice(self, index: int, pieces: Sequence[Piece], *, streamed: bool) -> dict[str, Any]:
-        """Some pieces of a choice, or all of it; chunks look like the whole."""
+        """The next pieces of a choice, or all of it; chunks look like the whole."""
         tokens = [token for piece in pieces for token in piece.tokens]
         choice: dict[str, Any] = {
             "index": index,
             "text": "".join(piece.text for piece in pieces),
             "finish_reason": pieces[-1].finish,
-            "logprobs": self._scores(tokens) if self._logprobs else None,
+            "logprobs": self._scores(index, tokens) if self._logprobs else None,
         }
         if self._token_ids:
             choice["token_ids"] = [token.token_id for token in tokens]
         return choice
 
-    def _scores(self, tokens: Sequence[Token]) -> dict[str, Any]:
-        texts = [self._tokenizer.decode([token.token_id]) for token in tokens]
+    def _scores(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
+        offsets = self._offsets[index]
         return {
-            "tokens": texts,
+            "tokens": [self._name(token.token_id) for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
             "top_logprobs": [
-                {self._tokenizer.decode([token_id]): logprob for token_id, logprob in token.top}
+                {self._name(token_id): logprob for token_id, logprob in token.top}
                 for token in tokens
             ],
-            "text_offset": [sum(map(len, texts[:at])) for at in range(len(texts))],
+            "text_offset": [offsets.of(token.token_id) for token in tokens],
         }
+
+    def _name(self, token_id: int) -> str:
+        """The token's text, or its bytes as OpenAI writes those that are part of a character."""
+        raw = _bytes(self._tokenizer, token_id)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+class _Offsets:
+    """Where the tokens of a choice begin in its text, in characters, one after another.
+
+    Tokens that share a character begin where it does.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._stream = PlainStream(tokenizer)
+        self._at = 0
+
+    def of(self, token_id: int) -> int:
+        """Of the next token."""
+        at = self._at
+        self._at += len(self._stream.feed(token_id))
+        return at
+
+
+def _bytes(tokenizer: Tokenizer, token_id: int) -> bytes:
+    """What a token stands for, markers spelled out; empty for an id beyond the tokenizer's."""
+    special = tokenizer.special(token_id)
+    return (tokenizer.token_bytes(token_id) or b"") if special is None else special.encode()
 
 
 def _call(index: int, call: ToolCall, streamed: bool) -> dict[str, Any]:

@@ -1,24 +1,50 @@
 """What clients may send: OpenAI's completions and chat completions, and our extensions.
 
-Extensions: `top_k`, `repetition_penalty`, `return_token_ids`; `token_ids` and `reasoning_content`
-in assistant messages. Fields that change nothing here are ignored; images and audio are refused.
+Extensions: `top_k`, `repetition_penalty`, `return_token_ids`, `constrain_calls`; `token_ids` and
+`reasoning_content` in assistant messages. A null means the default, as OpenAI's client sends it.
+OpenAI's fields that would change the answer and cannot be honoured are refused, images and audio
+among them; all other unknown fields are ignored.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from ..messages import Message, Role, ToolCall, ToolSpec, schema_problem
 
 MAX_CHOICES = 128
+MAX_TOGETHER = 2048
+"""Choices of all prompts of a request."""
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 
+# OpenAI's fields that would change the answer: the values that ask for nothing we do not do.
+_UNANSWERED: Mapping[str, tuple[Any, ...]] = {
+    "response_format": ({"type": "text"},),
+    "suffix": ("",),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "modalities": (["text"],),
+    "audio": (),
+    "web_search_options": (),
+}
 
-class Sampling(BaseModel):
+
+class _Wire(BaseModel):
+    """Something that a client sends; a null is as good as nothing."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {name: value for name, value in data.items() if value is not None}
+
+
+class Sampling(_Wire):
     """What both kinds of request share."""
 
     model: str = ""
@@ -38,6 +64,29 @@ class Sampling(BaseModel):
     user: str = ""
     """Users take turns when many wait."""
     return_token_ids: bool = False
+    best_of: int | None = None
+    """None, or as many as `n`: all choices are returned, none is chosen by the server."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_answered(cls, data: Any) -> Any:
+        for name, allowed in _UNANSWERED.items() if isinstance(data, dict) else ():
+            if (value := data.get(name)) is not None and value not in allowed:
+                known = f"{name} = {json.dumps(allowed[0])}" if allowed else f"no {name}"
+                raise ValueError(
+                    f"expected {known}, got {json.dumps(value)[:80]}; leave it out, this server "
+                    "does not do it"
+                )
+        return data
+
+    @model_validator(mode="after")
+    def _returns_all(self) -> Self:
+        if self.best_of not in (None, self.n):
+            raise ValueError(
+                f"expected best_of = n ({self.n}), got {self.best_of}; ask for n choices and "
+                "choose among them"
+            )
+        return self
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -54,14 +103,41 @@ class Sampling(BaseModel):
 class CompletionRequest(Sampling):
     """`POST /v1/completions`."""
 
-    prompt: str | list[int]
-    """Text or token ids."""
+    prompt: str | list[int] | list[str] | list[list[int]]
+    """Text or token ids, or several of them, each answered by `n` choices."""
     max_tokens: Annotated[int, Field(ge=1)] = 16
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    echo: Literal[False] = False
+    echo: bool = False
+    """Whether the text of a choice begins with its prompt."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if self.echo and self.logprobs is not None:
+            raise ValueError(
+                "expected echo or logprobs, got both; log-probabilities of prompts are not "
+                "computed, leave one of them out"
+            )
+        if self.n * len(self.prompts) > MAX_TOGETHER:
+            raise ValueError(
+                f"expected at most {MAX_TOGETHER} choices of all prompts, got {self.n} for each "
+                f"of {len(self.prompts)}; send several requests"
+            )
+        return self
+
+    @property
+    def several(self) -> bool:
+        """Whether the prompt is a list of prompts, though it may hold one."""
+        return isinstance(self.prompt, list) and not all(type(each) is int for each in self.prompt)
+
+    @property
+    def prompts(self) -> Sequence[str | Sequence[int]]:
+        """Each of the prompts."""
+        if isinstance(self.prompt, str) or not self.several:
+            return [self.prompt]  # type: ignore[list-item]
+        return self.prompt  # type: ignore[return-value]
 
 
-class _Function(BaseModel):
+class _Function(_Wire):
     name: str
     description: str = ""
     parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
@@ -74,26 +150,26 @@ class _Function(BaseModel):
         return parameters
 
 
-class _Tool(BaseModel):
+class _Tool(_Wire):
     type: Literal["function"] = "function"
     function: _Function
 
 
-class _CalledFunction(BaseModel):
+class _CalledFunction(_Wire):
     name: str
     arguments: str = "{}"
 
 
-class _Call(BaseModel):
+class _Call(_Wire):
     function: _CalledFunction
 
 
-class _TextPart(BaseModel):
+class _TextPart(_Wire):
     type: Literal["text"]
     text: str
 
 
-class _Message(BaseModel):
+class _Message(_Wire):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[_TextPart] | None = None
     reasoning_content: str | None = None
@@ -101,11 +177,11 @@ class _Message(BaseModel):
     token_ids: list[int] | None = None
 
 
-class _ChosenFunction(BaseModel):
+class _ChosenFunction(_Wire):
     name: str
 
 
-class _Choice(BaseModel):
+class _Choice(_Wire):
     type: Literal["function"] = "function"
     function: _ChosenFunction
 
@@ -119,6 +195,8 @@ class ChatRequest(Sampling):
     """`required`, or one tool by name: the reply is a well-formed call, by construction."""
     constrain_calls: bool = False
     """Whether calls are well formed by construction also where they are not required."""
+    parallel_tool_calls: bool = True
+    """False: the reply holds at most one call, by the same construction."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     """None = as many as the context has room for."""
@@ -160,6 +238,11 @@ class ChatRequest(Sampling):
     def must_call(self) -> bool:
         """Whether the reply has to be a call."""
         return self.tool_choice == "required" or isinstance(self.tool_choice, _Choice)
+
+    @property
+    def one_call(self) -> bool:
+        """Whether there are tools and more than one call is not wanted."""
+        return not self.parallel_tool_calls and bool(self.offered)
 
     def conversation(self) -> list[Message]:
         """The messages as the model layer knows them.

@@ -155,6 +155,15 @@ def test_a_reply_without_a_call_is_allowed_only_where_none_is_required(
     assert not free(ids)[300:].any()  # ids that the tokenizer does not know
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_a_single_call_is_all_that_may_be_said(tokenizer: Tokenizer, seed: int) -> None:
+    grammar = CallGrammar(TOOLS, tokenizer, VOCAB, required=True, single=True)
+    message, error = parse_completion(walk(grammar, tokenizer, Random(seed)), TOOLS, tokenizer)
+    assert error is None
+    assert len(message.tool_calls) == 1
+
+
 def test_tools_that_cannot_be_called_are_refused(tokenizer: Tokenizer) -> None:
     def tool(**parameters: Any) -> ToolSpec:
         return ToolSpec(name="t", description="", parameters=parameters)

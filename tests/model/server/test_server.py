@@ -2,25 +2,19 @@
 
 import asyncio
 import json
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import openai
 import pytest
-import torch
-import uvicorn
+from starlette.types import Receive, Scope, Send
 
 from rollmill.model import Message, ToolCall, ToolSpec
 from rollmill.model.chat import render
-from rollmill.model.config import ModelConfig
-from rollmill.model.engine import AsyncEngine, Engine
-from rollmill.model.model import Model
-from rollmill.model.server import ServerSettings, build_app
 from rollmill.model.server.answer import TextStops
+from rollmill.model.server.app import _Counted
+from rollmill.model.server.metrics import Metrics
 from rollmill.model.tokenizer import SPECIALS, Tokenizer
 
 BASH = {
@@ -33,38 +27,6 @@ BASH = {
 }
 NO_SCHEMA = {"type": "object", "properties": None}
 HELLO = [{"role": "user", "content": "hello"}]
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer.train(["ls -la\n hello there command bash " * 5], 300)
-
-
-@pytest.fixture(scope="module")
-def address(make_config: Callable[..., ModelConfig], tokenizer: Tokenizer) -> Iterator[str]:
-    torch.manual_seed(0)
-    model = Model(make_config(vocab_size=300, max_position_embeddings=2048))
-    with AsyncEngine(Engine(model, slots=4, max_waiting=4)) as engine:
-        settings = ServerSettings(name="tiny", fingerprint="f00d", context=2048, vocab_size=300)
-        app = build_app(engine, tokenizer, settings)
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=20, lifespan="off")
-        )
-        with socket.socket() as listening:
-            listening.bind(("127.0.0.1", 0))
-            thread = threading.Thread(target=server.run, args=([listening],))
-            thread.start()
-            while not server.started and thread.is_alive():
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-            server.should_exit = True
-            thread.join()
-
-
-@pytest.fixture
-def client(address: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
-        yield client
 
 
 def chat(client: openai.OpenAI, **changes: object) -> Any:
@@ -287,3 +249,16 @@ def test_health_models_and_metrics_tell_the_state(client: openai.OpenAI, address
     text = httpx.get(f"{address}/metrics").text
     assert 'rollmill_http_requests_total{path="/v1/chat/completions",status="200"}' in text
     assert json.loads(httpx.get(f"{address}/v1/models").text)["data"][0]["max_model_len"] == 2048
+
+
+async def test_a_bug_of_ours_is_an_answer_and_counted() -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise KeyError("nobody foresaw this")
+
+    metrics = Metrics()
+    transport = httpx.ASGITransport(app=_Counted(broken, metrics))
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
+        answer = await http.get("/health")
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+    assert metrics._requests == {("other", 500): 1}
