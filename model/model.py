@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from ..kernels.cross_entropy import cross_entropy
 from ..kernels.grouped_experts import grouped_experts
-from ..kernels.qk_norm_rotary import qk_norm_rotary
+from ..kernels.qk_norm_rotary import qk_norm_rotary, rotary_table
 from ..kernels.rms_norm import rms_norm
-from ..kernels.rotary import rotary_table
 from ..kernels.tree_attention import tree_attention
 from .config import ModelConfig
 
@@ -48,7 +48,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.model = Trunk(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Head(config.hidden_size, config.vocab_size, bias=False)
         initialise(self, config.initializer_range)
 
     def forward(self, tokens: torch.Tensor, seq_lens: Sequence[int]) -> torch.Tensor:
@@ -114,6 +114,14 @@ def initialise(module: nn.Module, std: float) -> None:
     for name, param in module.named_parameters():
         if not name.endswith("norm.weight"):
             nn.init.normal_(param, std=std)
+
+
+class Head(nn.Linear):
+    """Hidden states to logits, or to the loss of targets without a tensor of all logits."""
+
+    def summed_loss(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy in nats, the sum over `targets` [N], of states [N, hidden]; fp32 scalar."""
+        return cross_entropy(hidden.to(self.weight.dtype), self.weight, targets)
 
 
 class Trunk(nn.Module):

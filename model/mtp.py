@@ -18,7 +18,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ..kernels.rotary import rotary_table
+from ..kernels.qk_norm_rotary import rotary_table
 from .config import ModelConfig
 from .model import Attend, DecoderLayer, Model, PackedAttention, RmsNorm, initialise
 

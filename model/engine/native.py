@@ -22,7 +22,7 @@ from ...kernels.decode_step import (
     PagedMemory,
     library_problem,
 )
-from ...kernels.rotary import rotary_table
+from ...kernels.qk_norm_rotary import rotary_table
 from ..model import DecoderLayer, Model
 from ..mtp import MtpModule
 from .decoder import Fed, Span

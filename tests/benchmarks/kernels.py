@@ -21,11 +21,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from rollmill.kernels.decode_step import DecodeRows, DecodeWeights, LayerWeights, PagedMemory
 from rollmill.tests.benchmarks._frame import run
 
 GPU = os.environ.get("TRITON_INTERPRET") == "0" and torch.cuda.is_available()
 PAGE = 16
-FORWARD_ONLY = ("paged_attention", "sampling")
+FORWARD_ONLY = ("adamw", "decode_step", "paged_attention", "sampling")
+KEYWORDS: Mapping[str, Mapping[str, Any]] = {
+    "adamw": {"step": 9, "lr": 1e-4, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +81,10 @@ def _compared(case: str, arguments: tuple[Any, ...], rounds: int) -> dict[str, f
     }
     if GPU and case in PEERS:
         versions["torch"] = PEERS[case]
-    steps = {key: _step(version, name, arguments) for key, version in versions.items()}
+    steps = {
+        key: _step(partial(version, **KEYWORDS.get(name, {})), name, arguments)
+        for key, version in versions.items()
+    }
     times: dict[str, list[float]] = {version: [] for version in steps}
     for call in steps.values():
         call()
@@ -178,8 +185,40 @@ def _arguments(of: Sizes, tokens: int) -> Mapping[str, tuple[Any, ...]]:
         "token_logprobs": (rows, head, targets),
         "cross_entropy": (rows, head, targets),
         "sampling": (torch.randn(64, of.vocab), ones, 40 * ones.long(), 0.95 * ones, 0.5 * ones),
+        "adamw": (*torch.rand(4, of.vocab, of.hidden), normal(of.vocab, of.hidden)),
     }
-    return cases
+    return cases if GPU else cases | {"decode_step": _decoding(of)}
+
+
+def _decoding(of: Sizes, layers: int = 2, rows: int = 16, pages: int = 8) -> tuple[Any, ...]:
+    """A token of each of some sequences, behind half of the pages that it has room for."""
+    q, kv = of.heads * of.dim, of.kv_heads * of.dim
+    normal = partial(torch.randn, of.hidden)
+    layer = LayerWeights(
+        norm1=normal(), norm2=normal(), q_norm=torch.randn(q), k_norm=torch.randn(kv),
+        q=torch.randn(q, of.hidden), k=torch.randn(kv, of.hidden), v=torch.randn(kv, of.hidden),
+        o=normal(q), gate=torch.randn(of.experts, of.hidden), bias=torch.zeros(of.experts),
+        gate_up=torch.randn(of.experts, 2 * of.inner, of.hidden),
+        down=torch.randn(of.experts, of.hidden, of.inner),
+    )  # fmt: skip
+    turned = torch.randn(2, pages * PAGE, of.rotary // 2)
+    table = torch.randn(of.vocab, of.hidden)
+    weights = DecodeWeights(
+        layers=[layer] * layers, embed=table, norm=normal(), head=table, cos=turned[0],
+        sin=turned[1], head_dim=of.dim, top_k=of.top_k, eps=1e-6,
+    )  # fmt: skip
+    cached = (layers, rows * pages, of.kv_heads)
+    memory = PagedMemory(
+        keys=torch.randn(*cached, of.dim, PAGE), values=torch.randn(*cached, PAGE, of.dim),
+        routes=None,
+    )  # fmt: skip
+    asked = DecodeRows(
+        tokens=torch.arange(rows),
+        positions=torch.full((rows,), pages * PAGE // 2, dtype=torch.int32),
+        tables=torch.arange(rows * pages, dtype=torch.int32).view(rows, pages),
+        wanted=torch.arange(rows, dtype=torch.int32),
+    )
+    return weights, memory, asked
 
 
 def _torch_experts(

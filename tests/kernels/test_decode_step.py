@@ -16,7 +16,7 @@ from rollmill.kernels.decode_step import (
     library_problem,
     reference,
 )
-from rollmill.kernels.rotary import rotary_table
+from rollmill.kernels.qk_norm_rotary import rotary_table
 
 needs_library = pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))
 SHAPES = {
