@@ -126,8 +126,6 @@ class _Trainer:
         ranks: Ranks,
     ) -> None:
         _check_fit(config, model, mtp, tokenizer)
-        if not ranks.alone:
-            _check_spread(config)
         self._ranks = ranks
         self._config = config
         self._model = model
@@ -161,18 +159,22 @@ class _Trainer:
     def step(self, step: int) -> StepMetrics:
         """One update; `step` counts from 0."""
         started = time.perf_counter()
-        self._model.requires_grad_(step >= self._config.mtp_only_steps)
+        modules_alone = step < self._config.mtp_only_steps
+        if self._ranks.alone:
+            self._model.requires_grad_(not modules_alone)
         first = step * self._config.micro_batches
         steps = range(first, first + self._config.micro_batches)
         shares = [self._share(self._packer, index) for index in steps]
         learned = sum(each.learned for each in shares)
         sums = self._gradients(shares, learned, step)
         self._require_finite(sums.loss / learned, "loss", step)
+        if modules_alone:  # spread parameters cannot be told beforehand to need no gradient
+            self._model.zero_grad(set_to_none=True)
         lr = learning_rate(step, self._config)
         grad_norm = self._optimizer.step(lr)
         self._require_finite(grad_norm, "gradient norm", step)
         speed = self._config.router_bias_speed
-        if step >= self._config.mtp_only_steps:
+        if not modules_alone:
             self._model.update_router_bias(sums.load, speed)
         if self._mtp and sums.mtp_load is not None:
             self._mtp.update_router_bias(sums.mtp_load, speed)
@@ -259,7 +261,9 @@ class _Trainer:
             if self._mtp:
                 load_mtp_weights(self._mtp, folder)
         if mesh:
-            parallelise(self._model, mesh, getattr(torch, self._config.dtype), mtp=self._mtp)
+            dtype = getattr(torch, self._config.dtype)
+            head = torch.float32 if self._config.fp32_head else dtype
+            parallelise(self._model, mesh, dtype, head_dtype=head, mtp=self._mtp)
         both = nn.ModuleList([self._model, self._mtp] if self._mtp else [self._model])
         self._optimizer = Optimizer(both, self._config, self._ranks)
         if folder:
@@ -321,20 +325,6 @@ def _fill(empty: nn.Module, spread: nn.Module, weights: Iterator[torch.Tensor]) 
 def _idle(sample: Sample) -> Sample:
     """A sample for a rank that has none: no token of it is learned."""
     return Sample(ids=sample.ids[:2], trainable=np.zeros(2, np.bool_))
-
-
-def _check_spread(config: TrainConfig) -> None:
-    """Refuse what does not work on several ranks."""
-    asked = {
-        "an fp32 head beside bf16": config.fp32_head and config.dtype != "float32",
-        "mtp_only_steps": config.mtp_only_steps > 0,
-    }
-    for name, is_asked in asked.items():
-        if is_asked:
-            raise ValueError(
-                f"expected all of a model to be trained in one type on several ranks, got {name}; "
-                "use one rank"
-            )
 
 
 def _check_fit(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from ...kernels.cross_entropy import cross_entropy
 from ..model import Model
 from ..mtp import MtpModules
 from .config import TrainConfig
@@ -22,7 +21,7 @@ def next_token_loss(model: Model, batch: Batch) -> torch.Tensor:
 
 def summed_loss(model: Model, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Cross-entropy in nats, the sum over the learned tokens, of what `Model.hidden` gave."""
-    return _loss(model, hidden[batch.mask], batch.targets[batch.mask])
+    return model.lm_head.summed_loss(hidden[batch.mask], batch.targets[batch.mask])
 
 
 def summed_mtp_loss(
@@ -35,7 +34,7 @@ def summed_mtp_loss(
     sums = []
     for state, rows in mtp.hidden(model, hidden, batch.tokens, batch.seq_lens):
         learned = batch.mask[rows]
-        sums.append(_loss(model, state[learned], batch.targets[rows][learned]))
+        sums.append(model.lm_head.summed_loss(state[learned], batch.targets[rows][learned]))
     return torch.stack(sums).mean()
 
 
@@ -45,8 +44,3 @@ def mtp_weight(step: int, config: TrainConfig) -> float:
     done = (step - (config.steps - decay)) / decay if decay else 0.0
     share = min(1.0, max(0.0, done))
     return config.mtp_weight + share * (config.mtp_final_weight - config.mtp_weight)
-
-
-def _loss(model: Model, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    head = model.lm_head.weight
-    return cross_entropy(hidden.to(head.dtype), head, targets)

@@ -36,6 +36,7 @@ def parallelise(
     mesh: DeviceMesh,
     dtype: torch.dtype = torch.float32,
     *,
+    head_dtype: torch.dtype | None = None,
     mtp: MtpModules | None = None,
 ) -> None:
     """Spread `model`, the same on every rank, over the one dimension of `mesh`; in place.
@@ -44,6 +45,7 @@ def parallelise(
 
     Args:
         dtype: what the model computes in; its parameters stay fp32, and so do their gradients.
+        head_dtype: what the output head computes in; None = as the rest.
         mtp: modules of the model to spread with it.
 
     Raises:
@@ -67,11 +69,23 @@ def parallelise(
             setattr(moe.experts, name, nn.Parameter(part))
             own.add(getattr(moe.experts, name))
         moe.apply_experts = _SpreadExperts(moe, mesh)
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    for each in (*model.model.decoder_layers(), model, *modules):
-        fully_shard(each, mesh=mesh, ignored_params=own, mp_policy=policy)
+    parts = (*model.model.decoder_layers(), model.lm_head, model, *modules)
+    for each in parts:
+        used = head_dtype if each is model.lm_head and head_dtype else dtype
+        policy = MixedPrecisionPolicy(param_dtype=used, reduce_dtype=torch.float32)
+        # The head is used once a depth, and the root by all: they stay whole until the gradient.
+        kept = each in (model, model.lm_head)
+        fully_shard(
+            each,
+            mesh=mesh,
+            ignored_params=own,
+            mp_policy=policy,
+            reshard_after_forward=not kept,
+        )
         _add_up(each)
-    register_fsdp_forward_method(model, "hidden")  # losses call it instead of `forward`
+    # Losses call these instead of `forward`.
+    register_fsdp_forward_method(model, "hidden")
+    register_fsdp_forward_method(model.lm_head, "summed_loss")
 
 
 class Ranks:

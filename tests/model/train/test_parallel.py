@@ -1,14 +1,16 @@
 import copy
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from rollmill.model.checkpoint import load_mtp
+from rollmill.kernels.cross_entropy import reference
+from rollmill.model.checkpoint import load_model, load_mtp
 from rollmill.model.config import ModelConfig
 from rollmill.model.model import Model
 from rollmill.model.mtp import MtpModules
@@ -16,6 +18,9 @@ from rollmill.model.tokenizer import Tokenizer
 from rollmill.model.train.config import TrainConfig
 from rollmill.model.train.launch import RankFailed, train_on_ranks
 from rollmill.model.train.loop import train
+from rollmill.model.train.losses import summed_loss
+from rollmill.model.train.packing import pack
+from rollmill.model.train.parallel import parallelise
 from rollmill.model.train.run_folder import StepMetrics, read_metrics
 from rollmill.model.train.samples import Sample
 
@@ -141,21 +146,85 @@ def test_mtp_modules_are_spread_with_the_model_and_saved_whole(
     assert not one.modules_by_depth()[0].proj.weight.equal(began)
 
 
-@pytest.mark.parametrize("asked", ["fp32 head", "mtp_only_steps"])
-def test_what_several_ranks_cannot_do_is_refused(
-    tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], tmp_path: Path, asked: str
-) -> None:
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Iterator[DeviceMesh]:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1
     )
+    yield init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore:FSDP2-wrapped module .* returned a view")  # not written to
+def test_a_spread_head_computes_in_fp32_beside_bf16_when_asked(
+    tiny: ModelConfig, samples: list[Sample], one_rank: DeviceMesh
+) -> None:
+    batch = pack(samples[:4])
+    for head_dtype, error in ((torch.float32, 1e-6), (torch.bfloat16, 1e-2)):
+        model = fresh(tiny)
+        head = model.lm_head.weight.detach().clone()
+        parallelise(model, one_rank, torch.bfloat16, head_dtype=head_dtype)
+        hidden = model.hidden(batch.tokens, batch.seq_lens)
+        assert hidden.dtype == torch.bfloat16
+        loss = summed_loss(model, hidden, batch)
+        states, targets = hidden.detach()[batch.mask].float(), batch.targets[batch.mask]
+        exact = float(reference.cross_entropy(states, head, targets))
+        assert float(loss.detach()) == pytest.approx(exact, rel=error)
+        if head_dtype == torch.bfloat16:  # which would show
+            assert float(loss.detach()) != pytest.approx(exact, rel=1e-6)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert model.lm_head.weight.grad is not None
+        assert model.lm_head.weight.grad.dtype == torch.float32
+
+
+def test_two_ranks_train_a_head_in_fp32_beside_bf16(
+    tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], tmp_path: Path
+) -> None:
     config = dataclasses.replace(CONFIG, dtype="bfloat16", fp32_head=True)
-    mtp = None
-    if asked == "mtp_only_steps":
-        config = dataclasses.replace(CONFIG, mtp_only_steps=1)
-        mtp = MtpModules(dataclasses.replace(tiny, num_mtp_modules=1))
-    try:
-        mesh = init_device_mesh("cpu", (1,))
-        with pytest.raises(ValueError, match=f"on several ranks, got .*{asked}"):
-            train(config, fresh(tiny), tokenizer, samples, tmp_path / "x", mtp=mtp, mesh=mesh)
-    finally:
-        torch.distributed.destroy_process_group()
+    mtp = MtpModules(dataclasses.replace(tiny, num_mtp_modules=2))  # which use the head as well
+    train(config, fresh(tiny), tokenizer, samples, tmp_path / "one", mtp=copy.deepcopy(mtp))
+    train_on_ranks(2, config, fresh(tiny), tokenizer, samples, tmp_path / "two", mtp=mtp)
+    alone, together = curve(tmp_path / "one"), curve(tmp_path / "two")
+    assert alone[-1][0] < 0.9 * alone[0][0]
+    for ours, single in zip(together, alone, strict=True):
+        assert ours == pytest.approx(single, rel=5e-2)
+
+
+def test_two_ranks_train_new_modules_alone_first(
+    tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, steps=4, mtp_only_steps=3)
+    mtp = MtpModules(dataclasses.replace(tiny, num_mtp_modules=1))
+    data = (tokenizer, samples[:9])
+    train(config, fresh(tiny), *data, tmp_path / "one", mtp=copy.deepcopy(mtp))
+    train_on_ranks(2, config, fresh(tiny), *data, tmp_path / "two", mtp=mtp)
+    for ours, single in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
+        assert ours == pytest.approx(single, rel=1e-4)
+    start = fresh(tiny).state_dict()
+    before = load_model(tmp_path / "two/checkpoints/step-0000003").state_dict()
+    assert all(torch.equal(before[name], tensor) for name, tensor in start.items())
+    after = load_model(tmp_path / "two/model").lm_head.weight
+    assert not torch.equal(after, start["lm_head.weight"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_two_ranks_go_on_bit_for_bit(
+    tiny: ModelConfig, tokenizer: Tokenizer, samples: list[Sample], tmp_path: Path, dtype: Any
+) -> None:
+    config = dataclasses.replace(CONFIG, dtype=dtype, fp32_head=True)
+
+    def stopped(metrics: StepMetrics) -> None:
+        if metrics.step == 4:
+            raise KeyboardInterrupt
+
+    for name in ("whole", "stopped"):
+        data = (config, fresh(tiny), tokenizer, samples[:9], tmp_path / name)
+        if name == "stopped":
+            with pytest.raises(KeyboardInterrupt):
+                train_on_ranks(2, *data, validation=samples[-3:], progress=stopped)
+        train_on_ranks(2, *data, validation=samples[-3:])
+    assert curve(tmp_path / "stopped") == curve(tmp_path / "whole")
+    stopped_weights, weights = (
+        (tmp_path / name / "model/model.safetensors").read_bytes() for name in ("stopped", "whole")
+    )
+    assert stopped_weights == weights
