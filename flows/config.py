@@ -97,11 +97,26 @@ class SftConfig(BaseModel):
     """First weights: `bundled`, `scratch` (the bundled shape, random), or a checkpoint folder."""
     steps: int = Field(default=200, ge=1)
     batch_tokens: int = Field(default=8192, ge=64)
+    micro_batches: int = Field(default=1, ge=1)
+    """Batches a step: a larger batch in the memory of one."""
     max_sample_tokens: int = Field(default=4096, ge=16)
     lr: float = Field(default=3e-4, gt=0)
     warmup_steps: int | None = Field(default=None, ge=0)
     """None = 10, or all of fewer steps."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    fp32_head: bool = False
+    """Keep the output head in fp32 beside bf16."""
+    checkpoint_activations: bool = False
+    """Less memory, more time, the same result."""
+    mtp_modules: int = Field(default=0, ge=0, le=3)
+    """Multi-token prediction modules to train along: those of the checkpoint, copies of its first
+    for what is missing, or else copies of the model's last layer. 0 = none, and none are kept."""
+    mtp_weight: float = Field(default=0.3, ge=0)
+    """Of their loss."""
+    mtp_final_weight: float = Field(default=0.1, ge=0)
+    """What it falls to while the rate decays."""
+    mtp_only_steps: int = Field(default=0, ge=0)
+    """First steps that train the modules alone, because they are new."""
     device: str = "auto"
     """Where to train: cpu, cuda, cuda:1 and so on; auto = a GPU if there is one."""
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -121,6 +136,11 @@ class SftConfig(BaseModel):
         if self.warmup_steps is not None and self.warmup_steps > self.steps:
             raise ValueError(
                 f"warmup_steps must be at most steps ({self.steps}), got {self.warmup_steps}"
+            )
+        if self.mtp_only_steps > (self.steps if self.mtp_modules else 0):
+            raise ValueError(
+                f"mtp_only_steps must be at most steps ({self.steps}) and needs mtp_modules, got "
+                f"{self.mtp_only_steps} with {self.mtp_modules} modules"
             )
         if self.ranks > 1 and self.device not in ("auto", "cpu"):
             raise ValueError(f"device must be cpu on several ranks, got {self.device}")

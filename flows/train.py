@@ -14,8 +14,9 @@ import torch
 from prefect import flow
 from pyarrow import parquet as pq
 
-from ..model.checkpoint import load_bundled, load_model
+from ..model.checkpoint import load_bundled, load_model, load_mtp
 from ..model.model import Model
+from ..model.mtp import MtpModules, mtp_from_trunk
 from ..model.tokenizer import Tokenizer, load_bundled_tokenizer
 from ..model.train.config import TrainConfig
 from ..model.train.launch import train_on_ranks
@@ -43,6 +44,7 @@ def train_sft(config: SftConfig) -> dict[str, Any]:
     check_sft(config)
     torch.manual_seed(config.seed)
     model, tokenizer = _first_weights(config.init)
+    mtp = _first_modules(config, model)
     model.to(training_device(config))
     folders = data_folders(config.data)
     rows = (row for folder in folders for row in _rows(folder, "train"))
@@ -70,6 +72,7 @@ def train_sft(config: SftConfig) -> dict[str, Any]:
             tokenizer,
             samples,
             config.out,
+            mtp=mtp,
             validation=validation,
             progress=tell,
         )
@@ -99,6 +102,19 @@ def _first_weights(init: str) -> tuple[Model, Tokenizer]:
         raise ConfigError(f"cannot start from {folder}: {error}") from error
 
 
+def _first_modules(config: SftConfig, model: Model) -> MtpModules | None:
+    """As many MTP modules as are asked for: the checkpoint's own first."""
+    if not config.mtp_modules:
+        return None
+    own = None if config.init in ("bundled", "scratch") else load_mtp(Path(config.init))
+    if own is None:
+        return mtp_from_trunk(model, config.mtp_modules)
+    try:
+        return own.expanded(config.mtp_modules)
+    except ValueError as error:
+        raise ConfigError(f"cannot use --mtp-modules with {config.init}: {error}") from error
+
+
 def _rows(folder: Path, split: str) -> Iterator[dict[str, Any]]:
     """Rows of a run (all of them train) or of one split of an exported dataset."""
     exported = sorted(folder.glob(f"data/{split}-*.parquet"))
@@ -119,10 +135,16 @@ def _train_config(config: SftConfig) -> TrainConfig:
     return TrainConfig(
         steps=config.steps,
         batch_tokens=config.batch_tokens,
+        micro_batches=config.micro_batches,
         max_sample_tokens=config.max_sample_tokens,
         lr=config.lr,
         warmup_steps=min(10, config.steps) if config.warmup_steps is None else config.warmup_steps,
         dtype=config.dtype,
+        fp32_head=config.fp32_head,
+        checkpoint_activations=config.checkpoint_activations,
+        mtp_weight=config.mtp_weight,
+        mtp_final_weight=config.mtp_final_weight,
+        mtp_only_steps=config.mtp_only_steps,
         seed=config.seed,
         checkpoint_every=config.checkpoint_every,
     )

@@ -33,12 +33,27 @@ def sft(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="[200]")] = None,
     batch_tokens: Annotated[int | None, typer.Option(help="[8192]")] = None,
+    micro_batches: Annotated[
+        int | None, typer.Option(help="Batches a step, in the memory of one. [1]")
+    ] = None,
     max_sample_tokens: Annotated[
         int | None, typer.Option(help="Longer samples lose their end. [4096]")
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [3e-4]")] = None,
     warmup_steps: Annotated[int | None, typer.Option(help="[10, or all of fewer steps]")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16. [float32]")] = None,
+    fp32_head: Annotated[
+        bool | None, typer.Option(help="Keep the output head in fp32 beside bf16. [no]")
+    ] = None,
+    checkpoint_activations: Annotated[
+        bool | None, typer.Option(help="Less memory, more time, the same result. [no]")
+    ] = None,
+    mtp_modules: Annotated[
+        int | None, typer.Option(help="Modules that guess ahead, trained along: 0 to 3. [0]")
+    ] = None,
+    mtp_only_steps: Annotated[
+        int | None, typer.Option(help="First steps for new modules alone. [0]")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1 and so on. [a GPU if there is one]")
     ] = None,
@@ -66,10 +81,15 @@ def sft(
         init=init,
         steps=steps,
         batch_tokens=batch_tokens,
+        micro_batches=micro_batches,
         max_sample_tokens=max_sample_tokens,
         lr=lr,
         warmup_steps=warmup_steps,
         dtype=dtype,
+        fp32_head=fp32_head,
+        checkpoint_activations=checkpoint_activations,
+        mtp_modules=mtp_modules,
+        mtp_only_steps=mtp_only_steps,
         device=device,
         keep=keep,
         seed=seed,
