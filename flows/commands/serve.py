@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from ...model.engine import SpillSettings
     from ...model.model import Model
     from ...model.mtp import MtpModules
     from ...model.tokenizer import Tokenizer
@@ -32,6 +33,14 @@ def serve(
     port: Annotated[int, typer.Option(help="0 = any free one; it is printed.")] = 8000,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     slots: Annotated[int, typer.Option(min=1, help="Sequences that run at once.")] = 16,
+    context: Annotated[
+        int | None,
+        typer.Option(min=16, help="Most tokens of prompt and answer. [as many as the model has]"),
+    ] = None,
+    cache_tokens: Annotated[
+        int | None,
+        typer.Option(min=16, help="Tokens with keys in memory, cache included. [a context a slot]"),
+    ] = None,
     max_waiting: Annotated[
         int, typer.Option(min=0, help="More waiting requests get status 429.")
     ] = 256,
@@ -46,6 +55,9 @@ def serve(
     ] = False,
     spill: Annotated[Path | None, typer.Option(help="Folder for keys of evicted prompts.")] = None,
     spill_mb: Annotated[int, typer.Option(min=1, help="Bound of that folder, in MiB.")] = 1024,
+    spill_ram_mb: Annotated[
+        int, typer.Option(min=0, help="Memory for such keys, before the folder, in MiB.")
+    ] = 0,
 ) -> None:
     """Serve a checkpoint: chat completions, completions, /health, /metrics. Ctrl-C drains.
 
@@ -59,19 +71,29 @@ def serve(
 
     from ... import model as package
     from ...model.digest import weights_digest
-    from ...model.engine import AsyncEngine, Engine, SpillSettings
+    from ...model.engine import AsyncEngine, Engine
     from ...model.server import ServerSettings, build_app
 
     folder = Path(str(resources.files(package) / "bundled")) if model == "bundled" else Path(model)
     weights, mtp, tokenizer = _load(folder, dtype, guess)
-    engine = Engine(
-        weights,
-        mtp=mtp,
-        slots=slots,
-        max_waiting=max_waiting + slots,
-        deterministic=deterministic,
-        spill=SpillSettings(folder=spill, disk_bytes=spill_mb * 2**20) if spill else None,
-    )
+    longest = weights.config.max_position_embeddings
+    if context is not None and context > longest:
+        raise typer.BadParameter(
+            f"expected at most {longest} for --context, as {model} was made for, got {context}"
+        )
+    try:
+        engine = Engine(
+            weights,
+            mtp=mtp,
+            slots=slots,
+            context=context,
+            cache_tokens=cache_tokens,
+            max_waiting=max_waiting + slots,
+            deterministic=deterministic,
+            spill=_spill(spill, spill_mb * 2**20, spill_ram_mb * 2**20),
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     settings = ServerSettings(
         name=model,
         fingerprint=weights_digest(folder),
@@ -103,6 +125,14 @@ def _load(folder: Path, dtype: str, guess: bool) -> tuple[Model, MtpModules | No
             "--guess out or train some"
         )
     return model, mtp, tokenizer
+
+
+def _spill(folder: Path | None, disk_bytes: int, ram_bytes: int) -> SpillSettings | None:
+    from ...model.engine import SpillSettings
+
+    if folder is None and not ram_bytes:
+        return None
+    return SpillSettings(ram_bytes=ram_bytes, folder=folder, disk_bytes=disk_bytes if folder else 0)
 
 
 def _run(app: FastAPI, host: str, port: int, drain_s: int) -> None:

@@ -49,3 +49,24 @@ def test_a_folder_without_a_model_is_bad_input(tmp_path: object) -> None:
     done = subprocess.run([*SERVE, str(tmp_path)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "cannot serve" in done.stderr
+
+
+def test_context_and_cache_are_as_large_as_asked() -> None:
+    sizes = ["--context", "64", "--cache-tokens", "128", "--spill-ram-mb", "1"]
+    with subprocess.Popen(
+        [*SERVE, "--port", "0", *sizes], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            address = _address(process)
+            assert httpx.get(f"{address}/v1/models").json()["data"][0]["max_model_len"] == 64
+            assert "\nrollmill_pages 8\n" in httpx.get(f"{address}/metrics").text
+        finally:
+            process.kill()
+
+
+def test_a_context_beyond_the_model_is_bad_input() -> None:
+    done = subprocess.run(
+        [*SERVE, "--context", "9999999"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert "for --context, as bundled was made for, got 9999999" in " ".join(done.stderr.split())
