@@ -17,10 +17,13 @@ def sample(
     greedy = temperature == 0
     depth = torch.where(top_k > 0, top_k, vocab).clamp(max=vocab).masked_fill(greedy, 1)
     heat = temperature.float().masked_fill(greedy, 1.0)[:, None]
-    scores = (logits.float() / heat).log_softmax(-1)
+    logits = logits.float()
 
     deepest = int(depth.max()) if len(depth) else 1
-    ranked, order = scores.topk(deepest, dim=-1)  # [B, deepest], likeliest first
+    ranked, order = logits.topk(deepest, dim=-1)  # [B, deepest], likeliest first
+    highest = ranked[:, :1]
+    ranked = (ranked - highest) / heat  # of numbers below 0, so that dividing cannot overflow
+    whole = (logits - highest).div_(heat).exp_().sum(-1)
     kept = torch.arange(deepest, device=logits.device) < depth[:, None]
     probs = ranked.exp() * kept
     probs = probs / probs.sum(-1, keepdim=True)
@@ -28,4 +31,4 @@ def sample(
     probs = probs * kept
     reached = (probs / probs.sum(-1, keepdim=True)).cumsum(-1)
     pick = (reached <= uniform[:, None]).sum(-1).minimum(kept.sum(-1) - 1)[:, None]
-    return order.gather(1, pick).squeeze(1), ranked.gather(1, pick).squeeze(1)
+    return order.gather(1, pick).squeeze(1), ranked.gather(1, pick).squeeze(1) - whole.log()

@@ -18,8 +18,8 @@ def sample(
     """Draw one token a row.
 
     Args:
-        logits: [B, V]
-        temperature: [B]; 0 = take the likeliest token.
+        logits: [B, V]; no NaN, at least one finite, none +inf.
+        temperature: [B]; 0 = take the likeliest token. Others may be as small as fp32's `tiny`.
         top_k: [B] int64; 0 = no limit.
         top_p: [B] in (0, 1]; the smallest set of likeliest tokens that holds at least this much.
         uniform: [B] in [0, 1), what picks the token.
@@ -31,7 +31,8 @@ def sample(
     tokens, logprobs = [], []
     for row in range(logits.shape[0]):
         heat = float(temperature[row])
-        scores = (logits[row].float() / (heat or 1.0)).log_softmax(-1)
+        below = logits[row].float() - logits[row].float().max()  # so that dividing cannot overflow
+        scores = (below / (heat or 1.0)).log_softmax(-1)
         ranked, order = scores.sort(descending=True, stable=True)
         probs = ranked.exp()
         if heat == 0:

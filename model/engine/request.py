@@ -57,7 +57,7 @@ class GenRequest:
     presence_penalty: float = 0.0
     """Taken off a token's logit once the completion holds it."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
-    """Added to logits, by token id."""
+    """Added to logits, by token id; finite, or -inf to forbid one."""
     mask: LogitMask | None = None
     seed: int = 0
     """The same seed draws the same numbers, whatever else is in the batch."""
@@ -87,8 +87,8 @@ class GenRequest:
             f"presence_penalty must be a number, got {self.presence_penalty}": math.isfinite(
                 self.presence_penalty
             ),
-            f"logit_bias must hold numbers, got {self.logit_bias}": not any(
-                map(math.isnan, self.logit_bias.values())
+            f"logit_bias must hold finite numbers or -inf, got {self.logit_bias}": all(
+                each < math.inf for each in self.logit_bias.values()
             ),
             f"top_logprobs must be 0 or more, got {self.top_logprobs}": self.top_logprobs >= 0,
         }

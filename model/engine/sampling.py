@@ -56,7 +56,7 @@ def draw(places: Sequence[Place], logits: torch.Tensor, version: int) -> list[To
                 _shape(place, shaped[row])
             ready.append(row)
         except Exception as error:  # a mask is the caller's code and fails its request alone
-            outcomes[row] = EngineError(f"the request's logit mask or bias failed: {error!r}")
+            outcomes[row] = EngineError(f"the request's penalties, bias or mask failed: {error!r}")
     if ready:
         chosen = [places[row] for row in ready]
         if len(ready) < len(places):
@@ -75,6 +75,8 @@ def guess(places: Sequence[Place], logits: torch.Tensor) -> list[int | None]:
 
 
 _DAMAGED = EngineError("expected finite logits, got NaN or infinity; the weights are damaged")
+_Top = tuple[tuple[int, float], ...]
+_TINY, _MOST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 
 
 def _shape(place: Place, logits: torch.Tensor) -> None:
@@ -93,52 +95,79 @@ def _shape(place: Place, logits: torch.Tensor) -> None:
         logits[token_id] += bias
     if request.mask is not None and (allowed := request.mask(completion)) is not None:
         logits.masked_fill_(~allowed.to(logits.device), float("-inf"))
-    if logits.max() == float("-inf"):
+    highest = float(logits.max())  # NaN if one is NaN
+    if highest == float("-inf"):
         raise ValueError("expected at least one allowed token, got none")
+    if not math.isfinite(highest):
+        raise ValueError(
+            f"expected logits that stay finite, got {highest}; ask for milder settings"
+        )
 
 
 def _tokens(
     places: Sequence[Place], logits: torch.Tensor, shaped: torch.Tensor, version: int
 ) -> list[Token]:
     requests = [place.request for place in places]
-    heat = [request.temperature or 1.0 for request in requests]
-    scores = logits.cpu()
+    heat = [_heat(request.temperature) for request in requests]
+    logits = logits.cpu()
+    scores = logits
     if any(each != 1.0 for each in heat):
         scores = scores / torch.tensor(heat)[:, None]
     scores = scores.log_softmax(-1)  # before all that shapes
-    picked = _picked(places, shaped)
-    logprobs = scores.gather(1, picked[:, None]).squeeze(1).tolist()
-    tops = _tops(scores, [request.top_logprobs for request in requests])
+    picked = _picked(places, heat, shaped)
+    token_ids, logprobs = picked.tolist(), scores.gather(1, picked[:, None]).squeeze(1).tolist()
+    wanted = [request.top_logprobs for request in requests]
+    tops = _tops(scores, wanted)
+    for row in _beyond_fp32(logprobs, tops):
+        exact = (logits[row].double() / heat[row]).log_softmax(-1).clamp_(min=-_MOST)
+        logprobs[row] = exact[token_ids[row]].item()
+        tops[row] = _tops(exact[None], [wanted[row]])[0]
     return [
         Token(token_id=token_id, logprob=logprob, version=version, top=top)
-        for token_id, logprob, top in zip(picked.tolist(), logprobs, tops, strict=True)
+        for token_id, logprob, top in zip(token_ids, logprobs, tops, strict=True)
     ]
 
 
-def _picked(places: Sequence[Place], shaped: torch.Tensor) -> torch.Tensor:
+def _heat(temperature: float) -> float:
+    """What to divide by: the temperature as fp32 can hold it, 1 for greedy requests."""
+    return min(max(temperature, _TINY), _MOST) if temperature else 1.0
+
+
+def _beyond_fp32(logprobs: Sequence[float], tops: Sequence[_Top]) -> list[int]:
+    """The rows whose logits were too large for fp32 once they were divided by the temperature."""
+    return [
+        row
+        for row, (logprob, top) in enumerate(zip(logprobs, tops, strict=True))
+        if not math.isfinite(logprob) or (top and not math.isfinite(top[-1][1]))
+    ]
+
+
+def _picked(places: Sequence[Place], heat: Sequence[float], shaped: torch.Tensor) -> torch.Tensor:
     ways: dict[str, list[int]] = {}
     for row, place in enumerate(places):
         request = place.request
         ways.setdefault(_way(request.temperature, request.top_k, request.top_p), []).append(row)
     if len(ways) == 1:
-        return _picked_alike(next(iter(ways)), places, shaped.cpu())
+        return _picked_alike(next(iter(ways)), places, heat, shaped.cpu())
     picked = torch.empty(len(places), dtype=torch.int64)
     for way, rows in ways.items():
-        picked[rows] = _picked_alike(way, [places[row] for row in rows], shaped[rows].cpu())
+        chosen, warmth = [places[row] for row in rows], [heat[row] for row in rows]
+        picked[rows] = _picked_alike(way, chosen, warmth, shaped[rows].cpu())
     return picked
 
 
-def _picked_alike(way: str, places: Sequence[Place], logits: torch.Tensor) -> torch.Tensor:
+def _picked_alike(
+    way: str, places: Sequence[Place], heat: Sequence[float], logits: torch.Tensor
+) -> torch.Tensor:
     if way == "likeliest":
         return torch.from_numpy(logits.numpy().argmax(-1))  # PyTorch's takes ten times as long
-    requests = [place.request for place in places]
-    uniform = torch.tensor([place.number for place in places])
-    heat = torch.tensor([request.temperature for request in requests])
+    numbers = [place.number for place in places]
     if way == "any":
-        return _inverse(logits / heat[:, None], uniform)
-    top_k = torch.tensor([request.top_k for request in requests])
-    top_p = torch.tensor([request.top_p for request in requests])
-    return sample(logits, heat, top_k, top_p, uniform)[0]
+        return _inverse(logits, heat, numbers)
+    vocab = logits.shape[1]
+    top_k = torch.tensor([min(place.request.top_k, vocab) for place in places])
+    top_p = torch.tensor([max(place.request.top_p, _TINY) for place in places])
+    return sample(logits, torch.tensor(heat), top_k, top_p, torch.tensor(numbers))[0]
 
 
 def _way(temperature: float, top_k: int, top_p: float) -> str:
@@ -147,16 +176,23 @@ def _way(temperature: float, top_k: int, top_p: float) -> str:
     return "any" if top_k == 0 and top_p == 1 else "truncated"
 
 
-def _inverse(scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Where the running sum of the probabilities [B, V] passes `uniform` [B]; needs no sorting."""
-    reached = scores.softmax(-1, dtype=torch.float64).cumsum(-1)
-    wanted = uniform.to(torch.float64)[:, None] * reached[:, -1:]
+def _inverse(logits: torch.Tensor, heat: Sequence[float], numbers: Sequence[float]) -> torch.Tensor:
+    """Where the running sum of the probabilities [B, V] passes `numbers` [B]; needs no sorting.
+
+    In fp64, which holds every fp32 logit divided by every `heat`.
+    """
+    scores = logits.to(torch.float64)
+    if any(each != 1.0 for each in heat):
+        scores.mul_(torch.tensor([1 / each for each in heat], dtype=torch.float64)[:, None])
+    reached = scores.softmax(-1).cumsum(-1)
+    uniform = torch.tensor(numbers, dtype=torch.float64)[:, None]
+    wanted = uniform * reached[:, -1:]
     return (
-        torch.searchsorted(reached, wanted, right=True).squeeze(1).clamp_(max=scores.shape[1] - 1)
+        torch.searchsorted(reached, wanted, right=True).squeeze(1).clamp_(max=logits.shape[1] - 1)
     )
 
 
-def _tops(scores: torch.Tensor, wanted: Sequence[int]) -> list[tuple[tuple[int, float], ...]]:
+def _tops(scores: torch.Tensor, wanted: Sequence[int]) -> list[_Top]:
     if not any(wanted):
         return [()] * len(wanted)
     values, ids = scores.topk(min(max(wanted), scores.shape[1]), dim=-1)

@@ -1,3 +1,7 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
 import torch
 
 from rollmill.kernels.sampling import reference, sample, triton_kernel
@@ -77,3 +81,20 @@ def test_the_largest_uniform_number_stays_inside() -> None:
     one = torch.ones(1)
     tokens, _ = sample(torch.zeros(1, 1000), one, one.long() * 0, one, almost_one)
     assert 0 <= tokens.item() < 1000
+
+
+@pytest.mark.parametrize("version", [sample, reference.sample, triton_kernel.sample])
+def test_the_coldest_temperature_is_greedy_and_forbidden_tokens_stay_forbidden(
+    version: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+) -> None:
+    torch.manual_seed(1)
+    logits = 30 * torch.randn(6, 70)
+    logits[:, ::3] = float("-inf")
+    logits[5, 7] = 3e38  # divided by the temperature, infinite
+    likeliest = logits.argmax(-1)
+    cold = torch.full((6,), torch.finfo(torch.float32).tiny)
+    top_k, top_p = torch.tensor([0, 3] * 3), torch.tensor([1.0, 1.0, 0.5] * 2)
+    with np.errstate(over="ignore"):  # Triton's interpreter would warn of what is meant: -inf
+        tokens, logprobs = version(logits, cold, top_k, top_p, torch.full((6,), 0.9))
+    assert tokens.tolist() == likeliest.tolist()
+    assert logprobs.tolist() == [0.0] * 6

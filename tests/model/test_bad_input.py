@@ -3,13 +3,16 @@
 Broken configs and weight files: `test_config.py`, `test_checkpoint.py`.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
 
 import pytest
 import torch
 
 from rollmill.model.config import ModelConfig
-from rollmill.model.engine import Engine, EngineError, GenRequest, PromptTooLong
+from rollmill.model.engine import Engine, EngineError, GenRequest, GenResult, PromptTooLong
 from rollmill.model.model import Model
 from rollmill.model.mtp import mtp_from_trunk
 
@@ -84,3 +87,70 @@ def test_every_kind_of_bad_request_leaves_its_neighbours_alone(
         with pytest.raises(kind, match=message):
             future.result(timeout=0)
     assert [good.result().token_ids, last.result().token_ids] == expected[:2]
+
+
+def beside_a_good_one(model: Model, **settings: Any) -> tuple[Future[GenResult], tuple[int, ...]]:
+    """What comes of a request with such settings, and the tokens of its neighbour."""
+    engine = Engine(model, slots=2)
+    good = engine.submit(ask(50, 51))
+    request = {"prompt_ids": (*START, 60), "max_tokens": 8, "top_logprobs": 97, **settings}
+    future = engine.submit(GenRequest(**request))
+    while engine.busy:
+        engine.step()
+    return future, good.result(timeout=0).token_ids
+
+
+@pytest.mark.parametrize("truncation", [{}, {"top_k": 3}, {"top_p": 0.9}], ids=str)
+@pytest.mark.parametrize("temperature", [1e-30, 1e-38, 1e-40, 1e-320])
+def test_the_coldest_temperatures_are_greedy_and_their_logprobs_numbers(
+    temperature: float, truncation: dict[str, Any], model: Model, expected: list[tuple[int, ...]]
+) -> None:
+    future, neighbour = beside_a_good_one(model, temperature=temperature, **truncation)
+    result = future.result(timeout=0)
+    assert (result.token_ids, neighbour) == (expected[1], expected[0])
+    assert result.logprobs == (0.0,) * 8
+    for token in result.tokens:
+        assert token.top[0] == (token.token_id, 0.0)
+        assert len(token.top) == 97
+        assert all(-math.inf < logprob < -1e20 for _, logprob in token.top[1:])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"top_k": 2**70}, {"top_p": 1e-50}, {"temperature": 1e300, "top_k": 3}], ids=str
+)
+def test_settings_beyond_every_number_type_are_still_answered(
+    settings: dict[str, Any], model: Model, expected: list[tuple[int, ...]]
+) -> None:
+    forbidden = dict.fromkeys(range(0, 97, 2), -math.inf)
+    future, neighbour = beside_a_good_one(model, logit_bias=forbidden, **settings)
+    assert all(token % 2 for token in future.result(timeout=0).token_ids)
+    assert neighbour == expected[0]
+
+
+@pytest.mark.parametrize("truncation", [{}, {"top_k": 3}, {"top_p": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"repetition_penalty": 1e-39},
+        {"repetition_penalty": 1e-300},
+        {"frequency_penalty": -1e308},
+        {"logit_bias": {5: 3e38, 6: 1e39}},
+    ],
+    ids=str,
+)
+def test_settings_that_leave_no_finite_logits_fail_their_request_alone(
+    settings: dict[str, Any],
+    truncation: dict[str, Any],
+    model: Model,
+    expected: list[tuple[int, ...]],
+) -> None:
+    future, neighbour = beside_a_good_one(model, **settings, **truncation)
+    with pytest.raises(EngineError, match="penalties, bias or mask failed"):
+        future.result(timeout=0)
+    assert neighbour == expected[0]
+
+
+@pytest.mark.parametrize("bias", [math.inf, math.nan])
+def test_a_bias_that_would_drown_all_others_is_refused(bias: float) -> None:
+    with pytest.raises(ValueError, match="finite numbers or -inf"):
+        GenRequest(prompt_ids=(1,), max_tokens=1, logit_bias={5: bias})
