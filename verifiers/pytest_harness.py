@@ -2,12 +2,14 @@
 
 `pytest_run.py` passes this file's text to `python -c`; the request arrives on standard input
 and the report leaves through a private copy of standard output, marked with the request's nonce.
-Code under test shares this process: what it could forge is caught by the canaries that
-`test_suite.py` mixes in, not here.
+Code under test shares this process: what it could forge is caught by the canaries and false tests
+that `test_suite.py` mixes in; what it left patched is named here.
 """
 
 from __future__ import annotations
 
+import builtins
+import importlib
 import json
 import math
 import os
@@ -17,7 +19,7 @@ import sys
 import time
 import unittest  # noqa: F401 - before the tree under test can shadow it
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 import pytest
@@ -26,6 +28,12 @@ MESSAGE_CHARS = 600
 MAX_RINGS = 3
 """A test that swallows its time limit so often ends the run."""
 OUTCOME_LETTERS = {"passed": "p", "failed": "f", "skipped": "s"}
+SEALED: tuple[str, ...] = (
+    *("_pytest.reports", "_pytest.runner", "_pytest.python", "_pytest.nodes", "_pytest.main"),
+    *("_pytest.unittest", "_pytest.outcomes", "_pytest.skipping", "unittest.case"),
+)
+"""Modules whose functions and classes decide how a test ends."""
+ASSERTIONS = ("AssertionError", "Exception", "BaseException", "isinstance", "eval", "exec")
 
 
 class Recorder:
@@ -129,6 +137,28 @@ class Clocks:
         pytest.fail("it ran past its time limit", pytrace=False)
 
 
+def sealed() -> dict[str, Any]:
+    """Every function, method and class that decides how a test ends, by name."""
+    found: dict[str, Any] = {name: vars(builtins)[name] for name in ASSERTIONS}
+    for module in SEALED:
+        for name, value in vars(importlib.import_module(module)).items():
+            if isinstance(value, (type, FunctionType)) and value.__module__ == module:
+                found[f"{module}.{name}"] = value
+                found |= {f"{module}.{name}.{key}": each for key, each in vars(value).items()}
+    return {name: value for name, value in found.items() if callable(value) or _wraps(value)}
+
+
+def _wraps(value: Any) -> bool:
+    return isinstance(value, (staticmethod, classmethod, property))
+
+
+def changed_since(before: dict[str, Any]) -> list[str]:
+    """The names of what is now another object, or new in a class."""
+    now = sealed()
+    names = sorted(before.keys() | now.keys())
+    return [n for n in names if before.get(n, names) is not now.get(n, names)]
+
+
 def start_clocks(tests: int, cpu_s: float) -> None:
     """Give so many tests their time; none stops the clocks."""
     CLOCKS.rung = 0
@@ -190,6 +220,7 @@ def main() -> None:
     start_clocks(2, request["test_timeout_s"])
     options = ["-q", "--tb=no", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     options += [f"--deselect={test}" for test in request["deselect"]]
+    before = sealed()
     code = int(pytest.main([*options, *request["paths"]], plugins=[recorder]))
     start_clocks(0, 0.0)
     if os.getpid() != pid:
@@ -201,6 +232,7 @@ def main() -> None:
         "letters": "".join(recorder.letters.get(test, "m") for test in ids),
         "failures": recorder.failures,
         "uncollected": recorder.uncollected[:5],
+        "patched": changed_since(before)[:5],
     }
     if request["tests"] is None:
         report["tests"] = ids

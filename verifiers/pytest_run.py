@@ -75,6 +75,8 @@ class SuiteRun:
     failures: tuple[Failure, ...] = ()
     uncollected: tuple[str, ...] = ()
     """Test files that could not be imported, with the reason."""
+    patched: tuple[str, ...] = ()
+    """What of pytest, unittest and the assertions was another object at the end of the run."""
     durations_s: Mapping[str, float] = field(default_factory=dict)
     """Processor time of each test, so that a busy machine changes little."""
     lines: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
@@ -183,6 +185,7 @@ def _parsed(report: dict[str, Any], tests: Sequence[str] | None) -> SuiteRun:
         failed=report["counts"]["failed"],
         failures=tuple(Failure(**failure) for failure in report["failures"]),
         uncollected=tuple(report["uncollected"]),
+        patched=tuple(report["patched"]),
         durations_s=dict(zip(names, durations, strict=False)),
         lines={
             path: {int(line): int(mask, 16) for line, mask in lines.items()}

@@ -2,21 +2,22 @@
 
 Before the run every piece of test infrastructure is laid again from the hidden assets and whatever
 was planted beside it is removed. Canary tests, made new for each run, tell whether the run can
-be believed. It does not look for special-cased code: a test suite sees behaviour only.
+be believed, and a run that claims success must fail tests that were made false. It does not look
+for special-cased code: a test suite sees behaviour only.
 """
 
 from __future__ import annotations
 
 import json
-import random
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from ..workspaces import Workspace, WorkspaceError, pack_tree
+from ..workspaces import Snapshot, Workspace, WorkspaceError, pack_tree
+from .pytest_canaries import Canaries
+from .pytest_doubt import doubted
 from .pytest_run import PYTHON, WALL_PER_CPU, SuiteRun, run_suite
-from .types import Check, Verdict, VerifierSpec, judge
+from .types import Check, Verdict, VerifierSpec, judge_edit
 
 INFRASTRUCTURE = (
     *("conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml"),
@@ -88,63 +89,76 @@ class TestSuiteVerifier:
 
     __test__ = False
     name: ClassVar[str] = "test_suite"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     async def verify(
         self, workspace: Workspace, spec: VerifierSpec, hidden: Mapping[str, bytes]
     ) -> Verdict:
         """Judge the tree in `workspace`; see `Verifier.verify`."""
         suite = _Suite.of(spec.params)
-        await _restore(workspace, suite.tests, hidden)
-        canaries = _Canaries.fresh()
+        canaries = Canaries.fresh([*suite.fail_to_pass, *suite.pass_to_pass], hidden)
+        await _restore(workspace, suite.tests, {**hidden, **canaries.files})
         await workspace.put(canaries.path, canaries.source)
-        wanted = [*suite.fail_to_pass, *suite.pass_to_pass]
-        files = list(dict.fromkeys(test.split("::")[0] for test in wanted))
-        run = await run_suite(
-            workspace,
-            paths=[*files, canaries.path],
-            tests=[*wanted, *canaries.expected],
-            decisive=suite.fail_to_pass if suite.until_decided else (),
-            timeout_s=suite.timeout_s,
-            test_timeout_s=min(suite.test_timeout_s, suite.timeout_s),
-            test_wall_s=WALL_PER_CPU * suite.test_timeout_s,
-        )
+        before = await workspace.snapshot()
+        run = await _run(workspace, suite, [*suite.fail_to_pass, *suite.pass_to_pass], canaries)
+        work: tuple[Check, ...] = ()
+        kept: tuple[Check, ...] = ()
         if run.ending == "reported":
-            checks = _checks(suite, run, canaries)
+            work, kept = _checks(suite, run, canaries)
         else:
-            checks = (await _why_silent(workspace, run, canaries),)
-        return judge(checks, verifier=f"{self.name}@{self.version}")
+            work = (await _why_silent(workspace, run, canaries),)
+        if all(check.outcome == "pass" for check in (*work, *kept)):
+            files = {**hidden, **canaries.files}
+            doubts = await _doubts(workspace, suite, before, files, canaries)
+            work, kept = (doubts, ()) if doubts else (work, kept)
+        still = sum(run.outcomes.get(test) == "passed" for test in suite.pass_to_pass)
+        return judge_edit(
+            work,
+            kept,
+            verifier=f"{self.name}@{self.version}",
+            share_kept=still / len(suite.pass_to_pass) if suite.pass_to_pass else 1.0,
+        )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Canaries:
-    """Tests whose outcome only the verifier knows: a run that misstates them misstates others."""
+async def _run(
+    workspace: Workspace, suite: _Suite, tests: Sequence[str], canaries: Canaries
+) -> SuiteRun:
+    files = dict.fromkeys(test.split("::")[0] for test in (*tests, *canaries.planted))
+    return await run_suite(
+        workspace,
+        paths=[*files, canaries.path],
+        tests=[*tests, *canaries.expected],
+        decisive=suite.fail_to_pass if suite.until_decided else (),
+        timeout_s=suite.timeout_s,
+        test_timeout_s=min(suite.test_timeout_s, suite.timeout_s),
+        test_wall_s=WALL_PER_CPU * suite.test_timeout_s,
+    )
 
-    path: str
-    source: bytes
-    expected: Mapping[str, str]
 
-    @classmethod
-    def fresh(cls) -> _Canaries:
-        module = f"test_{secrets.token_hex(6)}"
-        functions, methods = ([True, False] for _ in range(2))
-        for truths in (functions, methods):
-            random.SystemRandom().shuffle(truths)
-        lines, expected = ["import unittest", ""], {}
-        ordered = [truth for pair in zip(functions, methods, strict=True) for truth in pair]
-        for index, truth in enumerate(ordered):
-            name, left = f"test_{secrets.token_hex(6)}", secrets.token_hex(4)
-            right = left if truth else secrets.token_hex(4)
-            outcome = "passed" if truth else "failed"
-            if index % 2:
-                case = f"Test{secrets.token_hex(6)}"
-                lines += [f"class {case}(unittest.TestCase):", f"    def {name}(self):"]
-                lines += [f"        self.assertEqual({left!r}, {right!r})", ""]
-                expected[f"{module}.py::{case}::{name}"] = outcome
-            else:
-                lines += [f"def {name}():", f"    assert {left!r} == {right!r}", ""]
-                expected[f"{module}.py::{name}"] = outcome
-        return cls(path=f"{module}.py", source="\n".join(lines).encode(), expected=expected)
+async def _doubts(
+    workspace: Workspace,
+    suite: _Suite,
+    before: Snapshot,
+    files: Mapping[str, bytes],
+    canaries: Canaries,
+) -> tuple[Check, ...]:
+    """Run tests that were made false, with nothing left of the first run; empty = all is well."""
+    changed, false = doubted(suite.fail_to_pass, files)
+    if not false:
+        return ()
+    await workspace.restore(before)
+    await workspace.put_tree(pack_tree(changed))
+    run = await _run(workspace, replace(suite, until_decided=False), false, canaries)
+    outcomes = [run.outcomes.get(test, "missing") for test in false]
+    passed = outcomes.count("passed")
+    if passed:
+        evidence = f"{passed} of {len(false)} tests passed although one was made false in each"
+        return (Check(name="run", outcome="fail", evidence=evidence),)
+    if outcomes.count("failed") == len(false):
+        return ()
+    told = f"{run.ending}: {run.detail}" if run.detail else f"{outcomes.count('failed')} failed"
+    evidence = f"of {len(false)} tests that were made false all should fail; {told}"
+    return (Check(name="run", outcome="unscored", evidence=evidence),)
 
 
 async def _restore(workspace: Workspace, tests: Sequence[str], hidden: Mapping[str, bytes]) -> None:
@@ -158,51 +172,54 @@ async def _restore(workspace: Workspace, tests: Sequence[str], hidden: Mapping[s
     await workspace.put_tree(pack_tree(hidden))
 
 
-async def _why_silent(workspace: Workspace, run: SuiteRun, canaries: _Canaries) -> Check:
+async def _why_silent(workspace: Workspace, run: SuiteRun, canaries: Canaries) -> Check:
     """Whose doing it is that a run stated nothing: the canaries alone load no code of the agent."""
     told = f"{run.ending}: {run.detail}"
     if run.ending == "no_pytest":
         return Check(name="run", outcome="unscored", evidence=told)
     alone = await run_suite(
-        workspace, paths=[canaries.path], tests=[*canaries.expected], timeout_s=CONTROL_S
+        workspace, paths=[canaries.path], tests=[*canaries.alone], timeout_s=CONTROL_S
     )
-    if alone.outcomes != canaries.expected:
+    if alone.outcomes != canaries.alone:
         return Check(name="run", outcome="unscored", evidence=f"{told}; nor does a control run")
     return Check(name="run", outcome="fail", evidence=told)
 
 
-def _checks(suite: _Suite, run: SuiteRun, canaries: _Canaries) -> tuple[Check, ...]:
+def _checks(
+    suite: _Suite, run: SuiteRun, canaries: Canaries
+) -> tuple[tuple[Check, ...], tuple[Check, ...]]:
+    """What was to be done, and what was to be kept."""
     messages = {failure.test: failure.message for failure in run.failures}
-    wanted = [_check(test, run, messages) for test in suite.fail_to_pass]
+    wanted = tuple(_check(test, run, messages) for test in suite.fail_to_pass)
     if suite.until_decided and any(check.outcome == "fail" for check in wanted):
-        return tuple(c for c in wanted if run.outcomes[c.name] != "missing") or tuple(wanted)
-    misstated = [t for t, outcome in canaries.expected.items() if run.outcomes[t] != outcome]
-    if misstated:
-        evidence = f"{len(misstated)} of {len(canaries.expected)} canary tests were misstated"
-        return (Check(name="run", outcome="fail", evidence=evidence),)
+        return tuple(c for c in wanted if run.outcomes[c.name] != "missing") or wanted, ()
+    misstated = [t for t, outcome in canaries.alone.items() if run.outcomes[t] != outcome]
+    misstated += [test for test in canaries.planted if run.outcomes[test] == "passed"]
     disagreement = _disagreement(run, canaries)
+    if misstated:
+        disagreement = f"{len(misstated)} of {len(canaries.expected)} canary tests were misstated"
+    elif run.patched and not disagreement and all(check.outcome == "pass" for check in wanted):
+        disagreement = f"the code changed the test framework: {', '.join(run.patched)}"
     if disagreement:
-        return (Check(name="run", outcome="fail", evidence=disagreement),)
-    return (*wanted, *_still_pass(suite.pass_to_pass, run, messages))
+        return (Check(name="run", outcome="fail", evidence=disagreement),), ()
+    return wanted, tuple(_still_pass(suite.pass_to_pass, run, messages))
 
 
-def _disagreement(run: SuiteRun, canaries: _Canaries) -> str:
+def _disagreement(run: SuiteRun, canaries: Canaries) -> str:
     """How exit code, count and report of a run that claims success differ; empty = they agree."""
-    if any(run.outcomes[test] != outcome for test, outcome in _best(run, canaries).items()):
+    tests = {test: how for test, how in run.outcomes.items() if test not in canaries.expected}
+    if any(outcome != "passed" for outcome in tests.values()):
         return ""
     failing = [*canaries.expected.values()].count("failed")
     stated = (run.pytest_exit, run.collected, run.failed)
     expected = (1, len(run.outcomes), failing)
-    if stated == expected:
+    odd = [test for test in canaries.planted if run.outcomes[test] != "failed"]
+    if stated == expected and not odd:
         return ""
     return (
         f"exit code, tests run and failures disagree with the report: expected {expected}, "
-        f"got {stated}"
+        f"got {stated} and {len(odd)} canary tests that did not fail"
     )
-
-
-def _best(run: SuiteRun, canaries: _Canaries) -> dict[str, str]:
-    return dict.fromkeys(run.outcomes, "passed") | dict(canaries.expected)
 
 
 def _check(test: str, run: SuiteRun, messages: Mapping[str, str]) -> Check:

@@ -55,17 +55,27 @@ def judge(checks: tuple[Check, ...], *, verifier: str) -> Verdict:
     return Verdict(outcome=outcome, score=share, checks=checks, verifier=verifier)
 
 
-def judge_edit(work: tuple[Check, ...], kept: tuple[Check, ...], *, verifier: str) -> Verdict:
+def judge_edit(
+    work: tuple[Check, ...],
+    kept: tuple[Check, ...],
+    *,
+    verifier: str,
+    share_kept: float | None = None,
+) -> Verdict:
     """As `judge`, but what was only kept as it was earns nothing: doing nothing scores 0.
 
     The score is the share of `work` that passed times the share of `kept` that passed.
+
+    Args:
+        share_kept: where `kept` does not list all that was to be kept.
     """
     whole = judge((*work, *kept), verifier=verifier)
     if whole.outcome != "fail":
         return whole
     done = sum(check.outcome == "pass" for check in work) / max(len(work), 1)
-    spared = sum(check.outcome == "pass" for check in kept) / max(len(kept), 1) if kept else 1.0
-    return Verdict(outcome="fail", score=done * spared, checks=whole.checks, verifier=verifier)
+    if share_kept is None:
+        share_kept = sum(c.outcome == "pass" for c in kept) / len(kept) if kept else 1.0
+    return Verdict(outcome="fail", score=done * share_kept, checks=whole.checks, verifier=verifier)
 
 
 def new_work(
