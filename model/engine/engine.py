@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
@@ -34,38 +33,10 @@ from .sampling import Place, draw
 from .scheduler import Scheduler
 from .sequence import Running
 from .spill import LowerLevels, PageStore, SpillSettings
+from .stats import EngineStats
 from .swaps import Swap, Swaps
 
 _Plan = list[tuple[Running, Span]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EngineStats:
-    """What an engine did since it was made, and what it holds now."""
-
-    running: int
-    waiting: int
-    pages: int
-    pages_used: int
-    """By sequences and by the prefix cache."""
-    prompt_tokens: int
-    """Of admitted requests, cached ones included."""
-    cached_tokens: int
-    """Prompt tokens that were not computed again."""
-    completion_tokens: int
-    drafted_tokens: int
-    """Guesses that the model was asked about."""
-    accepted_tokens: int
-    """Guesses that it agreed with."""
-    kept_pages: int
-    """Evicted pages that went to memory or disk."""
-    recalled_pages: int
-    """Pages that came back from there."""
-    damaged_pages: int
-    """Files of pages that were no good."""
-    preemptions: int
-    steps: int
-    version: int
 
 
 class Engine:
@@ -226,7 +197,8 @@ class Engine:
                 with the old ones, and later prompts never reuse those.
 
         The future raises:
-            EngineError: a tensor is unknown or misshapen; nothing was changed.
+            EngineError: a tensor is unknown or misshapen, or other weights were asked for before
+                these were taken; nothing was changed.
         """
         future: Future[None] = Future()
         self._swaps.ask(Swap(weights=weights, version=version, recompute=recompute, future=future))
@@ -282,6 +254,11 @@ class Engine:
         for sequence in list(scheduler.waiting):
             scheduler.waiting.take(sequence)
         scheduler.tree.clear()
+
+    def give_up(self, error: EngineError) -> None:
+        """Nobody will step again: `fail_all`, and weights that wait get `error` too."""
+        self.fail_all(error)
+        self._swaps.give_up(error)
 
     def _admit(self) -> None:
         scheduler = self._scheduler

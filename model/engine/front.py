@@ -10,8 +10,9 @@ from contextlib import suppress
 
 import torch
 
-from .engine import Engine, EngineStats
+from .engine import Engine
 from .request import EngineError, GenRequest, GenResult, Token
+from .stats import EngineStats
 
 
 class AsyncEngine:
@@ -57,8 +58,15 @@ class AsyncEngine:
     async def swap_weights(
         self, weights: Mapping[str, torch.Tensor], version: int, *, recompute: bool = False
     ) -> None:
-        """See `Engine.swap_weights`; returns when the weights are in use."""
+        """See `Engine.swap_weights`; returns when the weights are in use.
+
+        Cancelling the awaiting task drops weights that were not taken yet.
+
+        Raises:
+            EngineError: as `Engine.swap_weights`, or the engine is closed.
+        """
         with self._changed:
+            self._refuse_if_closed()
             future = self._engine.swap_weights(weights, version, recompute=recompute)
             self._changed.notify()
         await asyncio.wrap_future(future)
@@ -85,11 +93,14 @@ class AsyncEngine:
         self, request: GenRequest, on_token: Callable[[Token], None] | None = None
     ) -> Future[GenResult]:
         with self._changed:
-            if self._closed:
-                raise EngineError("expected an open engine, got one that was closed")
+            self._refuse_if_closed()
             future = self._engine.submit(request, on_token)
             self._changed.notify()
             return future
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise EngineError("expected an open engine, got one that was closed; make another")
 
     def _run(self) -> None:
         while self._wait_for_work():
@@ -97,7 +108,7 @@ class AsyncEngine:
                 self._engine.step()
             except Exception as error:  # the thread must outlive any failure of a forward pass
                 self._engine.fail_all(EngineError(f"the engine failed: {error!r}"))
-        self._engine.fail_all(EngineError("the engine was closed before the answer was complete"))
+        self._engine.give_up(EngineError("the engine was closed before it was done"))
 
     def _wait_for_work(self) -> bool:
         """Wait until there is something to do; False when closed."""

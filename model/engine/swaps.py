@@ -38,29 +38,51 @@ class Swaps:
         return self._asked is not None
 
     def ask(self, swap: Swap) -> None:
-        """Wait for the next gap; one that waits already is superseded and its future cancelled."""
+        """Wait for the next gap; one that waits already is superseded and fails."""
         with self._lock:
             superseded, self._asked = self._asked, swap
         if superseded is not None:
-            superseded.future.cancel()
+            _refuse(
+                superseded,
+                EngineError(
+                    f"weights of version {superseded.version} were superseded by version "
+                    f"{swap.version} before they were taken"
+                ),
+            )
+
+    def give_up(self, error: EngineError) -> None:
+        """Nobody will take what waits: it fails."""
+        with self._lock:
+            swap, self._asked = self._asked, None
+        if swap is not None:
+            _refuse(swap, error)
 
     def take(self) -> Swap | None:
         """Copy the weights that wait; None = none do, or they do not fit and nothing was changed.
 
         The future of a swap that does not fit gets an `EngineError`; that of one that was taken
-        is the caller's to resolve.
+        is the caller's to resolve. One that was cancelled is not taken.
         """
         with self._lock:
             swap, self._asked = self._asked, None
-        if swap is None:
+        if swap is None or not swap.future.set_running_or_notify_cancel():
             return None
-        for name, tensor in swap.weights.items():
-            if name not in self._own or self._own[name].shape != tensor.shape:
-                expected = list(self._own[name].shape) if name in self._own else "no such tensor"
-                swap.future.set_exception(
-                    EngineError(f"expected {expected} for {name}, got {list(tensor.shape)}")
-                )
-                return None
+        if problem := self._problem(swap.weights):
+            swap.future.set_exception(EngineError(problem))
+            return None
         for name, tensor in swap.weights.items():
             self._own[name].copy_(tensor)
         return swap
+
+    def _problem(self, weights: Mapping[str, torch.Tensor]) -> str | None:
+        for name, tensor in weights.items():
+            if name not in self._own or self._own[name].shape != tensor.shape:
+                expected = list(self._own[name].shape) if name in self._own else "no such tensor"
+                return f"expected {expected} for {name}, got {list(tensor.shape)}"
+        return None
+
+
+def _refuse(swap: Swap, error: EngineError) -> None:
+    """Fail a swap that was not taken, unless it was cancelled."""
+    if swap.future.set_running_or_notify_cancel():
+        swap.future.set_exception(error)
