@@ -197,8 +197,8 @@ class Engine:
                 with the old ones, and later prompts never reuse those.
 
         The future raises:
-            EngineError: a tensor is unknown or misshapen, or other weights were asked for before
-                these were taken; nothing was changed.
+            EngineError: a tensor is unknown, misshapen or not finite, or other weights were asked
+                for before these were taken; nothing was changed.
         """
         future: Future[None] = Future()
         self._swaps.ask(Swap(weights=weights, version=version, recompute=recompute, future=future))

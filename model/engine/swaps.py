@@ -75,10 +75,13 @@ class Swaps:
         return swap
 
     def _problem(self, weights: Mapping[str, torch.Tensor]) -> str | None:
+        """Why these are not to be had; None = they are."""
         for name, tensor in weights.items():
             if name not in self._own or self._own[name].shape != tensor.shape:
                 expected = list(self._own[name].shape) if name in self._own else "no such tensor"
                 return f"expected {expected} for {name}, got {list(tensor.shape)}"
+            if not tensor.isfinite().all():
+                return f"expected finite weights, got NaN or infinity in {name}"
         return None
 
 

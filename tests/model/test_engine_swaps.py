@@ -85,3 +85,19 @@ def test_no_swap_waits_for_an_engine_that_was_closed(
 
     with pytest.raises(EngineError, match="got one that was closed"):
         asyncio.run(too_late())
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_numbers_are_refused_whole(
+    number: float, model: Model, weights: Mapping[str, torch.Tensor]
+) -> None:
+    engine = Engine(model)
+    before = engine.generate([REQUEST])
+    changed = {name: tensor * 2 for name, tensor in weights.items()}
+    changed["lm_head.weight"][3, 5] = number
+    refused = engine.swap_weights(changed, 1)
+    assert [each.token_ids for each in engine.generate([REQUEST])] == [before[0].token_ids]
+    with pytest.raises(EngineError, match="expected finite weights.*lm_head.weight"):
+        refused.result(timeout=0)
+    assert engine.version == 0
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
