@@ -80,6 +80,8 @@ class Swaps:
             if name not in self._own or self._own[name].shape != tensor.shape:
                 expected = list(self._own[name].shape) if name in self._own else "no such tensor"
                 return f"expected {expected} for {name}, got {list(tensor.shape)}"
+            if not tensor.is_floating_point() or tensor.element_size() < 2:
+                return f"expected numbers of 16 bits or more for {name}, got {tensor.dtype}"
             if not tensor.isfinite().all():
                 return f"expected finite weights, got NaN or infinity in {name}"
         return None

@@ -97,7 +97,20 @@ def test_weights_that_are_no_numbers_are_refused_whole(
     changed["lm_head.weight"][3, 5] = number
     refused = engine.swap_weights(changed, 1)
     assert [each.token_ids for each in engine.generate([REQUEST])] == [before[0].token_ids]
-    with pytest.raises(EngineError, match="expected finite weights.*lm_head.weight"):
+    with pytest.raises(EngineError, match=r"expected finite weights.*lm_head\.weight"):
         refused.result(timeout=0)
     assert engine.version == 0
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+def test_weights_of_few_bits_are_refused(
+    dtype: torch.dtype, model: Model, weights: Mapping[str, torch.Tensor]
+) -> None:
+    engine = Engine(model)
+    running = engine.submit(REQUEST)
+    refused = engine.swap_weights({"lm_head.weight": weights["lm_head.weight"].to(dtype)}, 1)
+    engine.step()
+    with pytest.raises(EngineError, match="16 bits or more for lm_head"):
+        refused.result(timeout=0)
+    assert not running.done()
