@@ -32,3 +32,19 @@ def sample(
     reached = (probs / probs.sum(-1, keepdim=True)).cumsum(-1)
     pick = (reached <= uniform[:, None]).sum(-1).minimum(kept.sum(-1) - 1)[:, None]
     return order.gather(1, pick).squeeze(1), ranked.gather(1, pick).squeeze(1) - whole.log()
+
+
+def sample_whole(
+    logits: torch.Tensor, temperature: torch.Tensor, uniform: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same as `reference.sample_whole`."""
+    heat = torch.where(temperature > 0, temperature.double(), 1.0)[:, None]
+    scores = (logits.double() / heat).log_softmax(-1)
+    reached = scores.exp().cumsum(-1)
+    wanted = uniform.double()[:, None] * reached[:, -1:]
+    drawn = torch.searchsorted(reached, wanted, right=True)
+    last = scores.isfinite().long().mul(torch.arange(len(scores[0]), device=scores.device)).amax(-1)
+    drawn = drawn.squeeze(1).minimum(last)
+    tokens = torch.where(temperature > 0, drawn, logits.argmax(-1))
+    logprobs = scores.gather(1, tokens[:, None]).squeeze(1).float()
+    return tokens, logprobs.masked_fill(~logits.isfinite().all(-1), torch.nan)

@@ -1,5 +1,7 @@
 """Sampling row by row: temperature, then top-k, then top-p, then the inverse of the distribution.
 
+`sample_whole` is what most rollouts ask for: no limits, so nothing has to be sorted.
+
 Each row brings its own uniform number, so a row's token does not depend on its neighbours.
 """
 
@@ -46,3 +48,28 @@ def sample(
         tokens.append(order[pick])
         logprobs.append(ranked[pick])
     return torch.stack(tokens), torch.stack(logprobs)
+
+
+def sample_whole(
+    logits: torch.Tensor, temperature: torch.Tensor, uniform: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw one token a row out of all of them, in the order of their ids.
+
+    Args:
+        logits: [B, V]; no NaN, at least one finite, none +inf.
+        temperature: [B]; 0 = take the likeliest token, of equals the first.
+        uniform: [B] in [0, 1), what picks the token.
+
+    Returns:
+        Token ids [B] int64, and their log-probabilities [B] in fp32 at the row's temperature; at
+        temperature 0, under the distribution at 1. NaN where a logit of the row is not finite.
+    """
+    tokens, logprobs = [], []
+    for row, heat, number in zip(logits, temperature.tolist(), uniform.tolist(), strict=True):
+        scores = (row.double() / (heat or 1.0)).log_softmax(-1)
+        reached = scores.exp().cumsum(0)
+        token = int((reached <= number * reached[-1]).sum()) if heat else int(row.argmax())
+        token = min(token, int(scores.isfinite().nonzero()[-1]))
+        tokens.append(token)
+        logprobs.append(scores[token] if row.isfinite().all() else scores.new_tensor(torch.nan))
+    return torch.tensor(tokens, dtype=torch.int64), torch.stack(logprobs).float()

@@ -14,6 +14,10 @@ import torch
 import triton
 import triton.language as tl
 
+from .cpu_batched import sample_whole
+
+__all__ = ["sample", "sample_whole"]  # nothing is sorted for the latter: PyTorch's passes do
+
 _COLUMNS = 8192
 _LEAST: tl.constexpr = tl.constexpr(-(2**63))
 _MOST: tl.constexpr = tl.constexpr(2**63 - 1)

@@ -97,6 +97,11 @@ class GenRequest:
                 raise ValueError(message)
 
     @property
+    def is_limited(self) -> bool:
+        """Whether top-k or top-p leaves tokens out."""
+        return self.top_k > 0 or self.top_p < 1
+
+    @property
     def shapes_logits(self) -> bool:
         """Whether anything but temperature, top-k and top-p changes the distribution."""
         return bool(

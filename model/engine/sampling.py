@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...kernels.sampling import sample
+from ...kernels.sampling import sample, sample_whole
 from .request import EngineError, GenRequest, Token
 from .sequence import Running
 
@@ -41,6 +41,49 @@ def draw(places: Sequence[Place], logits: torch.Tensor, version: int) -> list[To
         logits: [places, vocab] in fp32.
         version: of the weights, for the tokens.
     """
+    whole = [_takes_whole_rows(place.request) for place in places]
+    if all(whole):
+        return _draw_whole(places, logits, version)
+    outcomes: list[Token | EngineError] = [_DAMAGED] * len(places)
+    for way, drawn in ((True, _draw_whole), (False, _draw_shaped)):
+        rows = [row for row, each in enumerate(whole) if each == way]
+        if not rows:
+            continue
+        chosen = [places[row] for row in rows]
+        for row, outcome in zip(rows, drawn(chosen, logits[rows], version), strict=True):
+            outcomes[row] = outcome
+    return outcomes
+
+
+def _takes_whole_rows(request: GenRequest) -> bool:
+    """Whether nothing but the temperature counts, as in most rollouts."""
+    limited = request.temperature > 0 and request.is_limited
+    return not (limited or request.shapes_logits or request.top_logprobs)
+
+
+def _draw_whole(
+    places: Sequence[Place], logits: torch.Tensor, version: int
+) -> list[Token | EngineError]:
+    token_ids, logprobs = _sampled_whole(places, logits)
+    return [
+        Token(token_id=token_id, logprob=logprob, version=version)
+        if math.isfinite(logprob)
+        else _DAMAGED
+        for token_id, logprob in zip(token_ids.tolist(), logprobs.tolist(), strict=True)
+    ]
+
+
+def _sampled_whole(
+    places: Sequence[Place], logits: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    heat = [_heat(each) if (each := place.request.temperature) else 0.0 for place in places]
+    numbers = [place.number for place in places]
+    return sample_whole(logits.cpu(), *torch.tensor([heat, numbers], dtype=torch.float64))
+
+
+def _draw_shaped(
+    places: Sequence[Place], logits: torch.Tensor, version: int
+) -> list[Token | EngineError]:
     outcomes: list[Token | EngineError] = [_DAMAGED] * len(places)
     # A sum is finite only if all its parts are; it cannot overflow for logits of any use.
     rows = [math.isfinite(total) for total in logits.sum(-1).tolist()]
@@ -143,53 +186,18 @@ def _beyond_fp32(logprobs: Sequence[float], tops: Sequence[_Top]) -> list[int]:
 
 
 def _picked(places: Sequence[Place], heat: Sequence[float], shaped: torch.Tensor) -> torch.Tensor:
-    ways: dict[str, list[int]] = {}
-    for row, place in enumerate(places):
-        request = place.request
-        ways.setdefault(_way(request.temperature, request.top_k, request.top_p), []).append(row)
-    if len(ways) == 1:
-        return _picked_alike(next(iter(ways)), places, heat, shaped.cpu())
+    limited = [place.request.temperature > 0 and place.request.is_limited for place in places]
     picked = torch.empty(len(places), dtype=torch.int64)
-    for way, rows in ways.items():
-        chosen, warmth = [places[row] for row in rows], [heat[row] for row in rows]
-        picked[rows] = _picked_alike(way, chosen, warmth, shaped[rows].cpu())
+    if rows := [row for row, each in enumerate(limited) if not each]:
+        picked[rows] = _sampled_whole([places[row] for row in rows], shaped[rows])[0]
+    if rows := [row for row, each in enumerate(limited) if each]:
+        requests = [places[row].request for row in rows]
+        top_k = [min(request.top_k, shaped.shape[1]) for request in requests]
+        top_p = [max(request.top_p, _TINY) for request in requests]
+        numbers, warmth = [places[row].number for row in rows], [heat[row] for row in rows]
+        settings = map(torch.tensor, (warmth, top_k, top_p, numbers))
+        picked[rows] = sample(shaped[rows].cpu(), *settings)[0]
     return picked
-
-
-def _picked_alike(
-    way: str, places: Sequence[Place], heat: Sequence[float], logits: torch.Tensor
-) -> torch.Tensor:
-    if way == "likeliest":
-        return torch.from_numpy(logits.numpy().argmax(-1))  # PyTorch's takes ten times as long
-    numbers = [place.number for place in places]
-    if way == "any":
-        return _inverse(logits, heat, numbers)
-    vocab = logits.shape[1]
-    top_k = torch.tensor([min(place.request.top_k, vocab) for place in places])
-    top_p = torch.tensor([max(place.request.top_p, _TINY) for place in places])
-    return sample(logits, torch.tensor(heat), top_k, top_p, torch.tensor(numbers))[0]
-
-
-def _way(temperature: float, top_k: int, top_p: float) -> str:
-    if temperature == 0:
-        return "likeliest"
-    return "any" if top_k == 0 and top_p == 1 else "truncated"
-
-
-def _inverse(logits: torch.Tensor, heat: Sequence[float], numbers: Sequence[float]) -> torch.Tensor:
-    """Where the running sum of the probabilities [B, V] passes `numbers` [B]; needs no sorting.
-
-    In fp64, which holds every fp32 logit divided by every `heat`.
-    """
-    scores = logits.to(torch.float64)
-    if any(each != 1.0 for each in heat):
-        scores.mul_(torch.tensor([1 / each for each in heat], dtype=torch.float64)[:, None])
-    reached = scores.softmax(-1).cumsum(-1)
-    uniform = torch.tensor(numbers, dtype=torch.float64)[:, None]
-    wanted = uniform * reached[:, -1:]
-    return (
-        torch.searchsorted(reached, wanted, right=True).squeeze(1).clamp_(max=logits.shape[1] - 1)
-    )
 
 
 def _tops(scores: torch.Tensor, wanted: Sequence[int]) -> list[_Top]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rollmill.kernels.sampling import reference, sample, triton_kernel
+from rollmill.kernels.sampling import cpu_batched, reference, sample, sample_whole, triton_kernel
 
 
 def settings(rows: int) -> tuple[torch.Tensor, ...]:
@@ -98,3 +98,65 @@ def test_the_coldest_temperature_is_greedy_and_forbidden_tokens_stay_forbidden(
         tokens, logprobs = version(logits, cold, top_k, top_p, torch.full((6,), 0.9))
     assert tokens.tolist() == likeliest.tolist()
     assert logprobs.tolist() == [0.0] * 6
+
+
+each_whole = pytest.mark.parametrize(
+    "draw",
+    [sample_whole, cpu_batched.sample_whole, triton_kernel.sample_whole],
+    ids=["cpu", "torch", "triton"],
+)
+
+
+@each_whole
+@pytest.mark.parametrize("vocab", [1, 17, 256, 1000, 4099])
+def test_whole_rows_equal_the_reference(vocab: int, draw: Callable[..., torch.Tensor]) -> None:
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(300, vocab)
+    temperature = 2 * torch.rand(300, dtype=torch.float64)
+    temperature[::7] = 0
+    uniform = torch.rand(300, dtype=torch.float64)
+    uniform[1], uniform[2] = 0, 1 - 2**-53
+    tokens, logprobs = draw(logits, temperature, uniform)
+    expected, expected_logprobs = reference.sample_whole(logits, temperature, uniform)
+    # A number on the edge of two tokens may fall to either.
+    assert (tokens == expected).float().mean() >= 0.99
+    same = tokens == expected
+    torch.testing.assert_close(logprobs[same], expected_logprobs[same])
+
+
+@each_whole
+def test_tokens_without_a_chance_are_never_drawn(draw: Callable[..., torch.Tensor]) -> None:
+    logits = torch.full((4, 1000), -torch.inf)
+    logits[:, 500:503] = torch.tensor([1.0, -1e30, 2.0])
+    heat = torch.tensor([1.0, 1.2e-38, 3e38, 0.0], dtype=torch.float64)
+    drawn = {
+        int(token)
+        for number in (0.0, 0.2, 0.7, 1 - 2**-53)
+        for token in draw(logits, heat, torch.full((4,), number, dtype=torch.float64))[0]
+    }
+    assert drawn <= {500, 501, 502}
+    assert {500, 502} <= drawn
+
+
+@each_whole
+def test_a_row_that_is_damaged_says_so_and_the_others_go_on(
+    draw: Callable[..., torch.Tensor],
+) -> None:
+    logits = torch.randn(4, 97)
+    logits[0, 96], logits[1, 3], logits[2, 40] = torch.nan, torch.inf, -torch.inf
+    heat = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+    _, logprobs = draw(logits, heat, torch.full((4,), 0.5, dtype=torch.float64))
+    assert logprobs.isnan().tolist() == [True, True, True, False]
+
+
+@each_whole
+def test_frequencies_of_whole_rows_follow_the_temperature(
+    draw: Callable[..., torch.Tensor],
+) -> None:
+    rows = 20_000
+    uniform = (torch.arange(rows, dtype=torch.float64) + 0.5) / rows
+    logits = torch.tensor([1.0, -0.5, 2.0, 0.0])
+    heat = torch.full((rows,), 0.7, dtype=torch.float64)
+    tokens, _ = draw(logits.expand(rows, 4), heat, uniform)
+    shares = torch.bincount(tokens, minlength=4) / rows
+    torch.testing.assert_close(shares, (logits / 0.7).softmax(-1), atol=1e-4, rtol=0)
