@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,10 +17,26 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
-    from ...model.engine import SpillSettings
+    from ...model.engine import Engine, SpillSettings
     from ...model.model import Model
     from ...model.mtp import MtpModules
     from ...model.tokenizer import Tokenizer
+
+Context = Annotated[
+    int | None,
+    typer.Option(min=16, help="Most tokens of prompt and answer. [as many as the model has]"),
+]
+CacheTokens = Annotated[
+    int | None,
+    typer.Option(min=16, help="Tokens with keys in memory, cache included. [a context a slot]"),
+]
+MaxWaiting = Annotated[int, typer.Option(min=0, help="More waiting requests get status 429.")]
+DrainS = Annotated[
+    int, typer.Option(min=0, help="How long running answers may take after a stop signal.")
+]
+SpillRamMb = Annotated[
+    int, typer.Option(min=0, help="Memory for such keys, before the folder, in MiB.")
+]
 
 
 def serve(
@@ -33,20 +49,10 @@ def serve(
     port: Annotated[int, typer.Option(help="0 = any free one; it is printed.")] = 8000,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     slots: Annotated[int, typer.Option(min=1, help="Sequences that run at once.")] = 16,
-    context: Annotated[
-        int | None,
-        typer.Option(min=16, help="Most tokens of prompt and answer. [as many as the model has]"),
-    ] = None,
-    cache_tokens: Annotated[
-        int | None,
-        typer.Option(min=16, help="Tokens with keys in memory, cache included. [a context a slot]"),
-    ] = None,
-    max_waiting: Annotated[
-        int, typer.Option(min=0, help="More waiting requests get status 429.")
-    ] = 256,
-    drain_s: Annotated[
-        int, typer.Option(min=0, help="How long running answers may take after a stop signal.")
-    ] = 60,
+    context: Context = None,
+    cache_tokens: CacheTokens = None,
+    max_waiting: MaxWaiting = 256,
+    drain_s: DrainS = 60,
     deterministic: Annotated[
         bool, typer.Option(help="Same request and seed, same bits, whatever runs beside it.")
     ] = False,
@@ -55,9 +61,7 @@ def serve(
     ] = False,
     spill: Annotated[Path | None, typer.Option(help="Folder for keys of evicted prompts.")] = None,
     spill_mb: Annotated[int, typer.Option(min=1, help="Bound of that folder, in MiB.")] = 1024,
-    spill_ram_mb: Annotated[
-        int, typer.Option(min=0, help="Memory for such keys, before the folder, in MiB.")
-    ] = 0,
+    spill_ram_mb: SpillRamMb = 0,
 ) -> None:
     """Serve a checkpoint: chat completions, completions, /health, /metrics. Ctrl-C drains.
 
@@ -71,29 +75,21 @@ def serve(
 
     from ... import model as package
     from ...model.digest import weights_digest
-    from ...model.engine import AsyncEngine, Engine
+    from ...model.engine import AsyncEngine
     from ...model.server import ServerSettings, build_app
 
     folder = Path(str(resources.files(package) / "bundled")) if model == "bundled" else Path(model)
     weights, mtp, tokenizer = _load(folder, dtype, guess)
-    longest = weights.config.max_position_embeddings
-    if context is not None and context > longest:
-        raise typer.BadParameter(
-            f"expected at most {longest} for --context, as {model} was made for, got {context}"
-        )
-    try:
-        engine = Engine(
-            weights,
-            mtp=mtp,
-            slots=slots,
-            context=context,
-            cache_tokens=cache_tokens,
-            max_waiting=max_waiting + slots,
-            deterministic=deterministic,
-            spill=_spill(spill, spill_mb * 2**20, spill_ram_mb * 2**20),
-        )
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+    engine = _engine(
+        weights,
+        mtp=mtp,
+        slots=slots,
+        context=context,
+        cache_tokens=cache_tokens,
+        max_waiting=max_waiting + slots,
+        deterministic=deterministic,
+        spill=_spill(spill, spill_mb * 2**20, spill_ram_mb * 2**20),
+    )
     settings = ServerSettings(
         name=model,
         fingerprint=weights_digest(folder),
@@ -125,6 +121,20 @@ def _load(folder: Path, dtype: str, guess: bool) -> tuple[Model, MtpModules | No
             "--guess out or train some"
         )
     return model, mtp, tokenizer
+
+
+def _engine(model: Model, *, context: int | None, **settings: Any) -> Engine:
+    from ...model.engine import Engine
+
+    longest = model.config.max_position_embeddings
+    if context is not None and context > longest:
+        raise typer.BadParameter(
+            f"expected at most {longest} for --context, as the model was made for, got {context}"
+        )
+    try:
+        return Engine(model, context=context, **settings)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _spill(folder: Path | None, disk_bytes: int, ram_bytes: int) -> SpillSettings | None:

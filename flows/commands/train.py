@@ -20,49 +20,52 @@ def group() -> None:
     """Train the bundled policy."""
 
 
+Data = Annotated[
+    list[str] | None, typer.Argument(help="Runs and exported datasets; * stands for any name.")
+]
+Out = Annotated[Path | None, typer.Option(help="Training directory; give it again to resume.")]
+Init = Annotated[
+    str | None, typer.Option(help="bundled, scratch or a checkpoint folder. [bundled]")
+]
+MicroBatches = Annotated[int | None, typer.Option(help="Batches a step, in the memory of one. [1]")]
+MaxSampleTokens = Annotated[int | None, typer.Option(help="Longer samples lose their end. [4096]")]
+Fp32Head = Annotated[
+    bool | None, typer.Option(help="Keep the output head in fp32 beside bf16. [no]")
+]
+CheckpointActivations = Annotated[
+    bool | None, typer.Option(help="Less memory, more time, the same result. [no]")
+]
+MtpModules = Annotated[
+    int | None, typer.Option(help="Modules that guess ahead, trained along: 0 to 3. [0]")
+]
+MtpOnlySteps = Annotated[int | None, typer.Option(help="First steps for new modules alone. [0]")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 and so on. [a GPU if there is one]")
+]
+Ranks = Annotated[int | None, typer.Option(help="Processes that share the work, on the CPU. [1]")]
+
+
 @app.command()
 def sft(
-    data: Annotated[
-        list[str] | None, typer.Argument(help="Runs and exported datasets; * stands for any name.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Training directory; give it again to resume.")
-    ] = None,
-    init: Annotated[
-        str | None, typer.Option(help="bundled, scratch or a checkpoint folder. [bundled]")
-    ] = None,
+    data: Data = None,
+    out: Out = None,
+    init: Init = None,
     steps: Annotated[int | None, typer.Option(help="[200]")] = None,
     batch_tokens: Annotated[int | None, typer.Option(help="[8192]")] = None,
-    micro_batches: Annotated[
-        int | None, typer.Option(help="Batches a step, in the memory of one. [1]")
-    ] = None,
-    max_sample_tokens: Annotated[
-        int | None, typer.Option(help="Longer samples lose their end. [4096]")
-    ] = None,
+    micro_batches: MicroBatches = None,
+    max_sample_tokens: MaxSampleTokens = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [3e-4]")] = None,
     warmup_steps: Annotated[int | None, typer.Option(help="[10, or all of fewer steps]")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16. [float32]")] = None,
-    fp32_head: Annotated[
-        bool | None, typer.Option(help="Keep the output head in fp32 beside bf16. [no]")
-    ] = None,
-    checkpoint_activations: Annotated[
-        bool | None, typer.Option(help="Less memory, more time, the same result. [no]")
-    ] = None,
-    mtp_modules: Annotated[
-        int | None, typer.Option(help="Modules that guess ahead, trained along: 0 to 3. [0]")
-    ] = None,
-    mtp_only_steps: Annotated[
-        int | None, typer.Option(help="First steps for new modules alone. [0]")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 and so on. [a GPU if there is one]")
-    ] = None,
+    fp32_head: Fp32Head = None,
+    checkpoint_activations: CheckpointActivations = None,
+    mtp_modules: MtpModules = None,
+    mtp_only_steps: MtpOnlySteps = None,
+    device: Device = None,
     keep: Annotated[str | None, typer.Option(help="passed or scored episodes. [passed]")] = None,
     seed: Annotated[int | None, typer.Option(help="[0]")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps. [100]")] = None,
-    ranks: Annotated[
-        int | None, typer.Option(help="Processes that share the work, on the CPU. [1]")
-    ] = None,
+    ranks: Ranks = None,
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:

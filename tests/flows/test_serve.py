@@ -69,4 +69,4 @@ def test_a_context_beyond_the_model_is_bad_input() -> None:
         [*SERVE, "--context", "9999999"], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 2
-    assert "for --context, as bundled was made for, got 9999999" in " ".join(done.stderr.split())
+    assert "for --context, as the model was made for, got 9999999" in " ".join(done.stderr.split())
