@@ -343,6 +343,7 @@ class Engine:
                 sequence.settle(outcome)
                 return at
             self._made += 1
+            self._scheduler.waiting.charge(sequence.request.client, 1)
             sequence.add(outcome)
             if reason := sequence.finish_reason(self.context):
                 self._finish(sequence, reason)

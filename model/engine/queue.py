@@ -11,14 +11,16 @@ from .sequence import Running
 class FairQueue:
     """First come first served within a client; between clients, who was served least goes first.
 
-    A client's service is the tokens of its admitted requests, prompt and limit together. One that
-    comes anew starts level with the least served of those that wait: silence earns no credit.
+    A client's service is the tokens of its admitted prompts and those that were made for it; what a
+    request might have used counts for nothing. One that comes anew starts level with the least
+    served of those that wait, or with the last whose turn it was: silence earns no credit.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[str, deque[Running]] = {}
         self._served: dict[str, int] = {}
         self._returned: deque[Running] = deque()
+        self._level = 0  # how much the client whose turn it was last had been served then
 
     def __len__(self) -> int:
         return len(self._returned) + sum(map(len, self._waiting.values()))
@@ -27,7 +29,7 @@ class FairQueue:
         """Add a request at the end of its client's line."""
         client = sequence.request.client
         if client not in self._waiting:
-            level = min((self._served[each] for each in self._waiting), default=0)
+            level = min((self._served[each] for each in self._waiting), default=self._level)
             self._served[client] = max(self._served.get(client, 0), level)
             self._waiting[client] = deque()
         self._waiting[client].append(sequence)
@@ -46,15 +48,20 @@ class FairQueue:
             yield self._waiting[client][0]
 
     def take(self, sequence: Running) -> None:
-        """Remove a request and charge its client."""
+        """Remove a request and charge its client for the prompt."""
         if sequence in self._returned:
             self._returned.remove(sequence)
             return
         request = sequence.request
+        self._level = max(self._level, self._served[request.client])
         self._drop(sequence)
-        self._served[request.client] += len(request.prompt_ids) + request.max_tokens
+        self.charge(request.client, len(request.prompt_ids))
         if not self._waiting and len(self._served) > 1024:
             self._served.clear()  # nobody waits, so nobody's past matters
+
+    def charge(self, client: str, tokens: int) -> None:
+        """Count what a client was served."""
+        self._served[client] = self._served.get(client, 0) + tokens
 
     def drop_cancelled(self) -> None:
         """Forget requests whose futures were cancelled."""

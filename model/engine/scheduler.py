@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from .decoder import Span
 from .pages import PAGE, Pages
 from .queue import FairQueue
-from .radix import RadixTree
+from .radix import Match, RadixTree
 from .sequence import Running
 from .spill import LowerLevels
 
@@ -38,13 +38,12 @@ class Scheduler:
     def admit(self) -> None:
         """Start waiting sequences while there are places and pages for their prompts.
 
-        A prompt that a running one is about to compute waits for it: a group computes its prompt
-        once.
+        A prompt that a running one is about to compute waits for it, and others pass: a group
+        computes its prompt once. One that lacks pages is passed by none: what becomes free is its.
         """
         self.waiting.drop_cancelled()
-        started = True
-        while started and len(self.running) < self._slots:
-            started = any(self._start(sequence) for sequence in self.waiting.in_turn())
+        while len(self.running) < self._slots and self._start_next():
+            pass
 
     def plan(self) -> list[tuple[Running, Span]]:
         """What each running sequence feeds; its pages have room for it."""
@@ -94,13 +93,18 @@ class Scheduler:
             self._vacate(sequence)
             sequence.epoch = self.epoch
 
-    def _start(self, sequence: Running) -> bool:
+    def _start_next(self) -> bool:
+        for sequence in self.waiting.in_turn():
+            ids = sequence.token_ids
+            if self._lower is not None:
+                self._lower.bring_back(ids[:-1], self.tree, self.pages)
+            match = self.tree.match(ids[:-1])  # the last one's logits are needed
+            if not self._is_being_computed(ids, match.tokens):
+                return self._start(sequence, match)
+        return False
+
+    def _start(self, sequence: Running, match: Match) -> bool:
         ids = sequence.token_ids
-        if self._lower is not None:
-            self._lower.bring_back(ids[:-1], self.tree, self.pages)
-        match = self.tree.match(ids[:-1])  # the last one's logits are needed
-        if self._is_being_computed(ids, match.tokens):
-            return False
         for page in match.pages:
             self.pages.hold(page)
         sequence.pages = list(match.pages)

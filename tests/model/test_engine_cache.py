@@ -85,8 +85,8 @@ def test_eviction_takes_the_oldest_unused_leaves_and_no_page_in_use(
     assert tree.match(used).tokens == 2 * PAGE
 
 
-def waiting(client: str, size: int = 10) -> Running:
-    request = GenRequest(prompt_ids=(1,) * size, max_tokens=1, client=client)
+def waiting(client: str, size: int = 10, limit: int = 1) -> Running:
+    request = GenRequest(prompt_ids=(1,) * size, max_tokens=limit, client=client)
     future: Future[GenResult] = Future()
     return Running(request=request, future=future, on_token=None, rng=Random(0))
 
@@ -112,6 +112,29 @@ def test_long_requests_count_for_more() -> None:
     for client, size in [("long", 40)] * 4 + [("short", 10)] * 8:
         queue.put(waiting(client, size))
     assert drain(queue)[:10].count("short") >= 6
+
+
+def test_a_high_limit_costs_no_turns_but_what_was_made_does() -> None:
+    queue = FairQueue()
+    for _ in range(20):
+        queue.put(waiting("unlimited", limit=8000))
+        queue.put(waiting("brief", limit=8))
+    assert drain(queue)[:20].count("unlimited") == 10
+    for _ in range(20):
+        queue.put(waiting("talks"))
+        queue.put(waiting("is silent"))
+    queue.charge("talks", 100)
+    assert drain(queue)[:20].count("talks") == 5
+
+
+def test_who_comes_to_an_empty_queue_has_no_credit() -> None:
+    queue = FairQueue()
+    for _ in range(50):
+        queue.put(waiting("steady"))
+        drain(queue)
+    for client in ["new"] * 10 + ["steady"] * 10:
+        queue.put(waiting(client))
+    assert drain(queue)[:10].count("steady") >= 4
 
 
 def test_what_was_given_back_goes_first_and_cancelled_requests_leave() -> None:

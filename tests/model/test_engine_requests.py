@@ -1,6 +1,7 @@
 """What a request may ask for beyond tokens, and what the engine does under pressure."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -177,6 +178,41 @@ def test_a_full_queue_refuses_and_goes_on(model: Model) -> None:
     while engine.busy:
         engine.step()
     assert len(futures[1].result().token_ids) == 20
+
+
+def test_a_long_prompt_is_not_starved_by_short_ones(model: Model) -> None:
+    engine = Engine(model, slots=4, cache_tokens=128)
+    crowd = [
+        ask(prompt_ids=prompt(20, seed), max_tokens=5 + seed * 7 % 23, client="crowd")
+        for seed in range(100)
+    ]
+    futures = [engine.submit(request) for request in crowd]
+    for _ in range(4):
+        engine.step()
+    long = engine.submit(ask(prompt_ids=prompt(100, 100), max_tokens=8, client="alone"))
+    while not long.done():
+        engine.step()
+    passed = sum(future.done() for future in futures)
+    assert passed <= 8  # those that ran already, and hardly more
+    while engine.busy:
+        engine.step()
+    assert len(long.result().tokens) == 8
+    assert [len(each.result().tokens) for each in futures] == [each.max_tokens for each in crowd]
+
+
+def test_clients_take_turns_by_the_tokens_that_were_made(model: Model) -> None:
+    engine = Engine(model, slots=1)
+    order: list[str] = []
+
+    def note(client: str, done: object) -> None:
+        order.append(client)
+
+    for client, limit, stop in [("talks", 50, ()), ("stops at once", 100, range(97))] * 20:
+        request = ask(max_tokens=limit, stop_ids=frozenset(stop), client=client)
+        engine.submit(request).add_done_callback(partial(note, client))
+    while engine.busy:
+        engine.step()
+    assert order[:18].count("stops at once") >= 14
 
 
 @pytest.mark.parametrize("recompute", [False, True])
