@@ -97,7 +97,7 @@ class TestSuiteVerifier:
         """Judge the tree in `workspace`; see `Verifier.verify`."""
         suite = _Suite.of(spec.params)
         canaries = Canaries.fresh([*suite.fail_to_pass, *suite.pass_to_pass], hidden)
-        await _restore(workspace, suite.tests, {**hidden, **canaries.files})
+        await lay_tests(workspace, suite.tests, {**hidden, **canaries.files})
         await workspace.put(canaries.path, canaries.source)
         before = await workspace.snapshot()
         run = await _run(workspace, suite, [*suite.fail_to_pass, *suite.pass_to_pass], canaries)
@@ -161,7 +161,10 @@ async def _doubts(
     return (Check(name="run", outcome="unscored", evidence=evidence),)
 
 
-async def _restore(workspace: Workspace, tests: Sequence[str], hidden: Mapping[str, bytes]) -> None:
+async def lay_tests(
+    workspace: Workspace, tests: Sequence[str], hidden: Mapping[str, bytes]
+) -> None:
+    """Lay every piece of test infrastructure again, and remove what was planted beside it."""
     ask = {"keep": sorted(hidden), "infrastructure": INFRASTRUCTURE, "tests": list(tests)}
     cleared = await workspace.exec([PYTHON, "-I", "-c", CLEAR], stdin=json.dumps(ask).encode())
     if cleared.exit_code != 0:

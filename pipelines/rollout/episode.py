@@ -32,6 +32,7 @@ from ...workspaces import (
 from ..task import Task
 from ..trajectory import SCORED, Status, Timings, Trajectory
 from .agent import Agent
+from .hard_coding import confirmed
 from .judging import panel_of
 from .policy import Policy, PolicyError
 from .transcript import Transcript
@@ -168,7 +169,7 @@ async def verify(
         WorkspaceError: the workspace failed; nothing is known about the artifact.
     """
     verdict = await _judged(task, artifact, provider, judges)
-    return _inspected(verdict, task, artifact, calls)
+    return await confirmed(_inspected(verdict, task, artifact, calls), task, artifact, provider)
 
 
 async def _judged(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
@@ -132,6 +133,26 @@ def test_a_test_with_parameters_is_doubted_in_all_its_forms() -> None:
         assert false == ids or {*false} == {*ids}
         literal = files["t.py"].partition(b"== ")[2]
         assert ast.literal_eval(literal.decode()) != {"k": [1, -2.5, None, b"y", True]}
+
+
+@pytest.mark.parametrize(
+    ("statement", "becomes"),
+    [
+        ("assert f(x) == y", r"assert f\(x\) == \(y, '....'\)"),
+        ("assert y == f(x)", r"assert \(y, '....'\) == f\(x\)"),
+        ("self.assertEqual(f(x), g(\n        y))", r"\(f\(x\), '....'\)|\(g\(\n +y\), '....'\)"),
+        ("assert (y or z) == f(x)", r"assert \(\(y or z, '....'\)\) == f\(x\)"),
+        ("assert 'é' in f(x)", r"assert 'é....' in f\(x\)"),
+        ("assert f(x)", r"assert f\(x\); assert '.{8}' == '.{8}'"),
+        ("assert f(x) != 3", r"assert f\(x\) != 3; assert "),
+        ("assert 1 < f(x) < 4", r"assert 1 < f\(x\) < 4; assert "),
+    ],
+)
+def test_a_comparison_becomes_false_whatever_it_compares(statement: str, becomes: str) -> None:
+    source = f"def test_a(self, x, y):\n    {statement}\n".encode()
+    files, _ = doubted(["t.py::test_a"], {"t.py": source})
+    assert re.search(becomes, files["t.py"].decode()), files["t.py"].decode()
+    assert files["t.py"].count(b"\n") == source.count(b"\n")
 
 
 def test_no_more_are_doubted_than_tell() -> None:
