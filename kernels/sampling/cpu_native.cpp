@@ -13,44 +13,52 @@ namespace {
 
 constexpr int64_t BLOCK = 16 * P;  // numbers whose sum is known when the row is searched
 
-struct Survey {
-  float top;
-  bool finite;
-};
-
-template <class W>
-Survey survey(const W* row, int64_t V) {
-  vf top = vf{} - INFINITY, total = {};
-  over(V, [&](int64_t i, int lanes) {
-    vf x = load(row + i, lanes);
-    total += x;
-    if (lanes < P)
-      for (int l = lanes; l < P; ++l) x[l] = -INFINITY;
-    top = larger(x, top);
-  });
-  return {largest(top), std::isfinite(sum(total))};
+// f(start, numbers) for each vector of a row; behind the row's end stands `rest`.
+template <class W, class F>
+inline void each_vector(const W* row, int64_t V, float rest, F f) {
+  int64_t i = 0;
+  for (; i + P <= V; i += P) f(i, load(row + i));
+  if (i == V) return;
+  float lanes[P];
+  for (int l = 0; l < P; ++l) lanes[l] = i + l < V ? wide(row[i + l]) : rest;
+  f(i, load(lanes));
 }
+
+inline bool ends_block(int64_t i, int64_t V) { return (i + P) % BLOCK == 0 || i + P >= V; }
 
 template <class W>
 void sample_whole(const W* logits, const double* temperature, const double* uniform,
-                  int64_t* tokens, float* logprobs, int64_t B, int64_t V, int64_t) {
-  static thread_local std::vector<float> weights;
-  static thread_local std::vector<double> reached;
-  weights.resize((V + P - 1) / P * P), reached.resize((V + BLOCK - 1) / BLOCK);
+                  int64_t* tokens, float* logprobs, int64_t B, int64_t V, int64_t threads) {
+#pragma omp parallel for num_threads(threads) if (B > 1 && B * V > 1 << 15)
   for (int64_t b = 0; b < B; ++b) {
+    static thread_local std::vector<float> weights;
+    static thread_local std::vector<double> reached;
+    weights.resize((V + P - 1) / P * P), reached.resize((V + BLOCK - 1) / BLOCK);
     const W* row = logits + b * V;
-    Survey seen = survey(row, V);
+    float top = -INFINITY;
+    int64_t first = 0;  // block with the highest
+    vf none = vf{} - INFINITY, highest = none, wrong = {};  // NaN once a number is not finite
+    each_vector(row, V, wide(row[0]), [&](int64_t i, vf x) {
+      wrong += x - x;
+      highest = larger(x, highest);
+      if (!ends_block(i, V)) return;
+      float here = largest(highest);
+      if (here > top) top = here, first = i / BLOCK;
+      highest = none;
+    });
+    bool finite = sum(wrong) == 0;
     double heat = temperature[b] > 0 ? temperature[b] : 1.0, whole = 0;
-    vf scale = vf{} + float(1.44269504088896 / heat), nothing = {}, block = {};
-    over(V, [&](int64_t i, int lanes) {
-      vf power = (load(row + i, lanes) - seen.top) * scale;
-      vf weight = power > -126.0f ? exp2_of(power) : nothing;
-      for (int l = lanes; l < P; ++l) weight[l] = 0;
+    vf scale = vf{} + float(1.44269504088896 / heat), block = {};
+    each_vector(row, V, -INFINITY, [&](int64_t i, vf x) {
+      vf power = (x - top) * scale, weight = exp2_of(power);
+      weight = (vf)((vi)weight & (power > -126.0f));
       store(&weights[i], weight);
       block += weight;
-      if ((i + P) % BLOCK == 0 || i + P >= V) reached[i / BLOCK] = whole += sum(block), block = nothing;
+      if (!ends_block(i, V)) return;
+      reached[i / BLOCK] = whole += sum(block);
+      block = vf{};
     });
-    int64_t token = 0;
+    int64_t token = first * BLOCK;
     if (temperature[b] > 0) {
       double wanted = uniform[b] * whole;
       int64_t at = 0, last = (V - 1) / BLOCK;
@@ -62,10 +70,10 @@ void sample_whole(const W* logits, const double* temperature, const double* unif
         if (weights[token] > 0) some = token;
       if (token == end) token = some;  // the block's own sum was rounded up
     } else {
-      while (token < V - 1 && wide(row[token]) != seen.top) ++token;
+      while (token < V - 1 && wide(row[token]) != top) ++token;
     }
     tokens[b] = token;
-    logprobs[b] = seen.finite ? (wide(row[token]) - seen.top) / heat - std::log(whole) : NAN;
+    logprobs[b] = finite ? (wide(row[token]) - top) / heat - std::log(whole) : NAN;
   }
 }
 
