@@ -96,7 +96,10 @@ class Engine:
         self._max_waiting = max_waiting
         weights = self.model.state_dict() | (mtp.state_dict() if mtp else {})
         self._swaps = Swaps(weights)
-        self._lower = LowerLevels(PageStore(spill, pages), weights) if spill else None
+        self._lower: LowerLevels | None = None
+        if spill is not None:
+            origin = [repr(model.config), pages.layout, self._precision()]
+            self._lower = LowerLevels(PageStore(spill, pages), weights, origin)
         self._scheduler = Scheduler(pages, slots=slots, step_tokens=step_tokens, lower=self._lower)
         self._lock = threading.Lock()  # of the queue's entrance
         self._arrived: list[Running] = []
@@ -268,6 +271,12 @@ class Engine:
             if id(sequence) not in before and not sequence.tokens:
                 self._prompt += len(sequence.request.prompt_ids)
                 self._cached += sequence.cached or 0
+
+    def _precision(self) -> str:
+        """Pages of different names may differ in their last bits."""
+        if not self._deterministic:
+            return "of any decoder"
+        return self._native.code if self._native else f"of PyTorch {torch.__version__}"
 
     def _split(self, planned: _Plan) -> list[tuple[Decoder, _Plan]]:
         """Which decoder feeds what."""

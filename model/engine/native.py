@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ...kernels import decode_step
 from ...kernels.decode_step import (
     DecodeRows,
     DecodeWeights,
@@ -22,6 +24,7 @@ from ...kernels.decode_step import (
     PagedMemory,
     library_problem,
 )
+from ...kernels.native import library
 from ...kernels.qk_norm_rotary import rotary_table
 from ..model import DecoderLayer, Model
 from ..mtp import MtpModule
@@ -67,6 +70,11 @@ class NativeDecoder:
             routes=pages.routes if module is None else None,
         )
         return cls(NativeStep(_weights(model, module, context), memory))
+
+    @property
+    def code(self) -> str:
+        """A name of the compiled code, by its sources, compiler, flags and processor."""
+        return Path(library(decode_step.__name__)._name).stem
 
     def __call__(self, spans: Sequence[Span], given: torch.Tensor | None = None) -> Fed:
         """Feed all spans, `_ROWS` tokens at a time."""

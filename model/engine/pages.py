@@ -107,6 +107,11 @@ class Pages:
                 self._free.append(page)
 
     @property
+    def layout(self) -> str:
+        """What lies where in `dump`."""
+        return " ".join(f"{part.dtype} {list(part.shape)}" for part in self._parts(0))
+
+    @property
     def page_bytes(self) -> int:
         """How many bytes `dump` gives."""
         return sum(part.numel() * part.element_size() for part in self._parts(0))

@@ -1,10 +1,10 @@
 """Keys and values that lost their pages: kept in main memory, then in files, and brought back.
 
-A page is named by the weights and by all tokens up to its end, so what is found under a name is
-what would be computed again. It is brought back only where reading costs less time than computing,
-by what both took so far. Files outlive the process and carry a checksum: a damaged one is deleted
-and its page computed again. Reads and writes happen in the engine's thread; a folder serves one
-process at a time.
+A page is named by the weights, by how it was computed and laid out, and by all tokens up to its
+end, so what is found under a name is what would be computed again. It is brought back only where
+reading costs less time than computing, by what both took so far. Files outlive the process and
+carry a checksum: a damaged one is deleted and its page computed again. Reads and writes happen in
+the engine's thread; a folder serves one process at a time.
 """
 
 from __future__ import annotations
@@ -191,15 +191,23 @@ class PageStore:
 class LowerLevels:
     """What the scheduler sees of the store: pages of the present weights, by their tokens."""
 
-    def __init__(self, store: PageStore, weights: Mapping[str, torch.Tensor]) -> None:
-        """`weights` = all that keys and values depend on; changed in place by swaps."""
+    def __init__(
+        self, store: PageStore, weights: Mapping[str, torch.Tensor], origin: Sequence[str]
+    ) -> None:
+        """Name pages by all that they depend on.
+
+        Args:
+            weights: changed in place by swaps.
+            origin: what else keys and values depend on, and how they lie in a page.
+        """
         self.store = store
         self._weights = weights
-        self._identity = identity(weights)
+        self._origin = origin
+        self._identity = identity(weights, origin)
 
     def renew(self) -> None:
         """The weights changed: what was kept of others serves no more, unless they come back."""
-        self._identity = identity(self._weights)
+        self._identity = identity(self._weights, self._origin)
 
     def keep(self, tokens: Sequence[int], page: int) -> None:
         """Take a full page that is given up; `tokens` = all up to its end."""
@@ -225,9 +233,9 @@ class LowerLevels:
         pages.release(held)
 
 
-def identity(weights: Mapping[str, torch.Tensor]) -> str:
-    """A name of the weights, by every byte of them."""
-    digest = hashlib.sha256()
+def identity(weights: Mapping[str, torch.Tensor], origin: Sequence[str]) -> str:
+    """A name of the weights, by every byte of them, and of `origin`."""
+    digest = hashlib.sha256("\n".join(origin).encode())
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

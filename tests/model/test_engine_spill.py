@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rollmill.kernels.decode_step import library_problem
 from rollmill.model.config import ModelConfig
 from rollmill.model.engine import Engine, GenRequest, SpillSettings
 from rollmill.model.engine.spill import Costs
@@ -70,6 +71,43 @@ def test_files_serve_a_later_engine_of_the_same_weights_and_no_other(
     assert other.generate([ask(1)])[0].cached_tokens == 0
     ahead = small(model, on_disk(tmp_path), mtp=mtp_from_trunk(model, 1))  # larger pages
     assert ahead.generate([ask(1)])[0].cached_tokens == 0
+
+
+@pytest.mark.skipif(library_problem() is not None, reason="there is one decoder here")
+@pytest.mark.parametrize("native", [True, False], ids=["native", "torch"])
+def test_a_deterministic_engine_takes_pages_only_from_its_like(
+    native: bool, model: Model, tmp_path: Path
+) -> None:
+    for settings in ({}, {"deterministic": True, "native": not native}):
+        first = small(model, on_disk(tmp_path), **settings)
+        for seed in (1, 2):
+            first.generate([ask(seed)])
+    for expected in (0, 32):
+        engine = small(model, on_disk(tmp_path), deterministic=True, native=native)
+        assert engine.generate([ask(1)])[0].cached_tokens == expected
+        engine.generate([ask(2)])  # the first one's pages go down
+
+
+def test_pages_of_another_layout_stay_where_they_are(model: Model, tmp_path: Path) -> None:
+    first = small(model, on_disk(tmp_path))
+    for seed in (1, 2):
+        first.generate([ask(seed)])
+    files = set(tmp_path.iterdir())
+    with_routes = small(model, on_disk(tmp_path), record_routes=True)
+    assert with_routes.generate([ask(1)])[0].cached_tokens == 0
+    assert with_routes.stats.damaged_pages == 0
+    assert files <= set(tmp_path.iterdir())
+    assert small(model, on_disk(tmp_path)).generate([ask(1)])[0].cached_tokens == 32
+
+
+def test_the_same_weights_under_another_config_find_nothing(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    models = [Model(make_config(rope_theta=theta)) for theta in (1e4, 1e6)]
+    models[1].load_state_dict(models[0].state_dict())
+    for each in models:
+        engine = small(each, on_disk(tmp_path))
+        assert [engine.generate([ask(seed)])[0].cached_tokens for seed in (1, 2)] == [0, 0]
 
 
 def test_new_weights_find_nothing_of_the_old_until_those_return(model: Model) -> None:
