@@ -25,10 +25,15 @@ namespace {
 
 template <class W>
 inline void rms_norm(const float* x, const W* weight, int size, float eps, float* out) {
-  double squares = 0;
-  for (int i = 0; i < size; ++i) squares += double(x[i]) * x[i];
-  float scale = 1.0f / std::sqrt(float(squares / size) + eps);
-  for (int i = 0; i < size; ++i) out[i] = x[i] * scale * wide(weight[i]);
+  vf squares = {};
+  over(size, [&](int64_t i, int lanes) {
+    vf some = load(x + i, lanes);
+    squares += some * some;
+  });
+  float scale = 1.0f / std::sqrt(sum(squares) / size + eps);
+  over(size, [&](int64_t i, int lanes) {
+    store(out + i, load(x + i, lanes) * scale * load(weight + i, lanes), lanes);
+  });
 }
 
 }  // namespace
@@ -86,7 +91,7 @@ class Barrier {
 };
 
 struct Scratch {
-  std::vector<float> x, normed, joined, q, k, v, attended, scores, weight, gate, up;
+  std::vector<float> x, normed, joined, q, k, v, attended, scores, ranks, weight, gate, up;
   std::vector<int> chosen, start, slot_token;
   std::vector<Bench> benches;
   std::vector<const float*> inputs, pairs, attention, slots, outputs;
@@ -110,7 +115,8 @@ struct Pass {
     if (w.joint) b.joined.resize(2 * n * s.hidden), b.pairs.resize(n);
     b.q.resize(n * q_dim), b.attended.resize(n * q_dim);
     b.k.resize(n * kv_dim), b.v.resize(n * kv_dim);
-    b.scores.resize(n * s.experts), b.weight.resize(slots), b.chosen.resize(slots);
+    b.scores.resize(n * s.experts), b.ranks.resize(n * s.experts);
+    b.weight.resize(slots), b.chosen.resize(slots);
     b.gate.resize(slots * s.inner), b.up.resize(slots * s.inner);
     b.start.resize(s.experts + 1), b.slot_token.resize(slots);
     b.inputs.resize(n), b.attention.resize(n), b.slots.resize(slots), b.outputs.resize(slots);
@@ -231,14 +237,15 @@ struct Pass {
     each(rows.n, [&](int i) {
       float *score = &b.scores[i * s.experts], *weight = &b.weight[i * s.top_k];
       int* chosen = &b.chosen[i * s.top_k];
-      for (int e = 0; e < s.experts; ++e) score[e] = 1.0f / (1.0f + std::exp(-score[e]));
+      float* rank = &b.ranks[i * s.experts];
+      over(s.experts, [&](int64_t e, int lanes) {
+        vf share = 1.0f / (1.0f + exp_of(-load(score + e, lanes)));
+        store(score + e, share, lanes);
+        store(rank + e, share + load(layer.bias + e, lanes), lanes);
+      });
       for (int j = 0; j < s.top_k; ++j) {
-        int best = -1;
-        for (int e = 0; e < s.experts; ++e)
-          if (std::find(chosen, chosen + j, e) == chosen + j &&
-              (best < 0 || score[e] + layer.bias[e] > score[best] + layer.bias[best]))
-            best = e;
-        chosen[j] = best;
+        chosen[j] = int(std::max_element(rank, rank + s.experts) - rank);
+        rank[chosen[j]] = -INFINITY;
       }
       std::sort(chosen, chosen + s.top_k);
       float total = 0;

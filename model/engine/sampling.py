@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ...kernels.sampling import sample, sample_whole
@@ -76,9 +77,12 @@ def _draw_whole(
 def _sampled_whole(
     places: Sequence[Place], logits: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    heat = [_heat(each) if (each := place.request.temperature) else 0.0 for place in places]
-    numbers = [place.number for place in places]
-    return sample_whole(logits.cpu(), *torch.tensor([heat, numbers], dtype=torch.float64))
+    settings = np.zeros((2, len(places)))  # `torch.tensor` takes ten times as long
+    for row, place in enumerate(places):
+        if temperature := place.request.temperature:
+            settings[:, row] = _heat(temperature), place.number
+    heat, numbers = map(torch.from_numpy, settings)
+    return sample_whole(logits.cpu(), heat, numbers)
 
 
 def _draw_shaped(
