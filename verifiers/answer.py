@@ -48,7 +48,7 @@ class AnswerVerifier:
     """
 
     name: ClassVar[str] = "answer"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     async def verify(
         self, workspace: Workspace, spec: VerifierSpec, hidden: Mapping[str, bytes]

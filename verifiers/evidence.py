@@ -10,12 +10,14 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from .reading import summary
 from .sameness import even
 from .types import Check
 
+NUMBER = re.compile(r"(?<![\w.,])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w]|[.,]\d)")
 MIN_QUOTE_CHARS = 8
 """A shorter quote stands almost anywhere."""
 
@@ -64,9 +66,10 @@ def check_evidence(
         if not any(path in texts for path in group):
             wrong.append(f"expected one of {', '.join(group)} among the sources")
     for key in rule.supports:
-        value = str(answer.get(key, ""))
-        if not any(stands_in(value, text, least=1) for text in texts.values()):
-            wrong.append(f"expected {key} ({value[:60]!r}) to stand in a named passage")
+        for value in _values(answer.get(key, "")):
+            if not any(_supported(value, text) for text in texts.values()):
+                told = str(value)[:60]
+                wrong.append(f"expected {key} ({told!r}) to stand in a named passage")
     return summary("evidence", wrong)
 
 
@@ -75,6 +78,25 @@ def stands_in(quote: Any, text: str, *, least: int = MIN_QUOTE_CHARS) -> bool:
     if not isinstance(quote, str) or len(_plain(quote)) < least:
         return False
     return re.search(rf"(?<!\w){re.escape(_plain(quote))}(?!\w)", _plain(text)) is not None
+
+
+def _values(value: Any) -> Sequence[Any]:
+    """The single values of an answer; an empty list rests on nothing, as an empty text does."""
+    return value if isinstance(value, list) and value else [value]
+
+
+def _supported(value: Any, text: str) -> bool:
+    """Whether a value stands in a text, a number however it is written: `1,200`, `1200.0`."""
+    number = None if isinstance(value, bool) else _number(str(value))
+    if number is None:
+        return stands_in(str(value), text, least=1)
+    return any(_number(found[0]) == number for found in NUMBER.finditer(_plain(text)))
+
+
+def _number(text: str) -> Decimal | None:
+    """A number written plainly, with separators of thousands or a unit; None = it is none."""
+    found = NUMBER.fullmatch(text.strip().lstrip("$€£").rstrip("% "))
+    return Decimal(found[0].replace(",", "")) if found else None
 
 
 def _plain(text: str) -> str:

@@ -23,7 +23,16 @@ MAX_BYTES = 4 * MIB
 MAX_ENTRIES = 200_000
 PENALTY = 0.25
 """What each undesired change takes from the score."""
-ABSENT = "(absent)"
+
+
+class _Absent:
+    """Stands where there is no entry; equal to nothing that a state can hold."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+ABSENT = _Absent()
 
 Entries = dict[str, Any]
 """Pointer such as `/orders/17/status` -> text, number, boolean, null, or an empty container."""
@@ -39,7 +48,7 @@ class StateVerifier:
     """
 
     name: ClassVar[str] = "state"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     async def verify(
         self, workspace: Workspace, spec: VerifierSpec, hidden: Mapping[str, bytes]
@@ -142,7 +151,7 @@ def _made(at: str, entries: Entries, change: Mapping[str, Any]) -> Check:
     got = {"": entries[at]} if at in entries else below
     wanted = {} if change.get("absent") else flat(change["after"])
     right = got.keys() == wanted.keys() and all(
-        _equal(got[name], value, change.get("absolute", 1e-9)) for name, value in wanted.items()
+        _equal(got[name], value, change.get("absolute", 0.0)) for name, value in wanted.items()
     )
     told = "nothing" if change.get("absent") else repr(change["after"])
     evidence = "" if right else f"{at}: expected {told}, got {got or ABSENT!r}"[:300]
@@ -151,14 +160,15 @@ def _made(at: str, entries: Entries, change: Mapping[str, Any]) -> Check:
 
 def _emptied(before: Entries, after: Entries, at: str) -> bool:
     """Whether only the emptiness of a container came or went, as when its one item does."""
-    return before.get(at, ABSENT) in ({}, [], ABSENT) and after.get(at, ABSENT) in ({}, [], ABSENT)
+    return all(entries.get(at, ABSENT) in ({}, [], ABSENT) for entries in (before, after))
 
 
-def _equal(left: Any, right: Any, absolute: float = 1e-9) -> bool:
-    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (left, right))
-    if numbers:
-        try:
-            return math.isclose(left, right, rel_tol=0.0, abs_tol=absolute)
-        except OverflowError:  # an integer too long for a float
-            return bool(left == right)
+def _equal(left: Any, right: Any, absolute: float = 0.0) -> bool:
+    """Whether two values are the same; whole numbers to the last digit, others nearly."""
+    if type(left) is int and type(right) is int:
+        return abs(left - right) <= absolute
+    if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (left, right)):
+        exact = max(abs(left), abs(right)) >= 2**53  # where a float skips whole numbers
+        near = math.isclose(left, right, rel_tol=0.0, abs_tol=max(absolute, 1e-9))
+        return bool(left == right) if exact and not absolute else near
     return type(left) is type(right) and bool(left == right)

@@ -51,6 +51,37 @@ def test_an_answer_that_stands_in_no_named_passage_fails() -> None:
     assert "to stand in a named passage" in told([GOOD], who="")
 
 
+@pytest.mark.parametrize(
+    ("value", "stands"),
+    [
+        (1932, True),
+        (1932.0, True),
+        ("1,932", True),
+        (1200, True),
+        (1200.5, False),
+        ("1200", True),
+        ("$1,200", True),
+        (1200.0, True),
+        (12.5, True),
+        (-12.5, False),
+        (12, False),
+        (932, False),
+        (35, True),
+        (-35, False),
+        (True, False),
+        (["Anna Berg", 1932], True),
+        (["Anna Berg", 1950], False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_a_number_stands_there_however_it_is_written(value: Any, stands: bool) -> None:
+    passages = {"a.txt": b"In 1932-35, Anna Berg paid 1,200, or 12.50 a day."}
+    rule = EvidenceRule(supports=["x"])
+    told = check_evidence({"x": value, "sources": ["a.txt"]}, rule, passages).evidence
+    assert (told == "") is stands, told
+
+
 def test_a_quote_is_whole_words() -> None:
     assert stands_in("opened in 1950", PASSAGES["docs/q2.txt"].decode())
     assert not stands_in("pened in 1950", PASSAGES["docs/q2.txt"].decode())

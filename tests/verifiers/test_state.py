@@ -74,6 +74,28 @@ def test_a_field_more_in_a_new_item_and_true_for_one_fail() -> None:
     assert score(typed)[0] == "fail"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ({"a": 1}, {"a": 1, "more": "(absent)"}, False),
+        ({"a": 1, "more": "(absent)"}, {"a": 1}, False),
+        ({"a": 1, "more": None}, {"a": 1}, False),
+        ({"a": 10**17}, {"a": 10**17 + 1}, False),
+        ({"a": 10**17 + 1}, {"a": 1e17}, False),
+        ({"a": 10**400}, {"a": 10**400 + 1}, False),
+        ({"a": 10**17}, {"a": 1e17}, True),
+        ({"a": 0.3}, {"a": 0.1 + 0.2}, True),
+        ({"a": 2}, {"a": 2.0}, True),
+    ],
+)
+def test_whatever_came_went_or_changed_is_seen(before: Any, after: Any, same: bool) -> None:
+    changes = {"/done": {"after": True}}
+    verdict = judge_state(
+        flat({**before, "done": False}), flat({**after, "done": True}), changes, verifier="state@2"
+    )
+    assert (verdict.outcome == "pass") is same, verdict
+
+
 def test_two_items_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="one item named"):
         flat({"orders": [{"id": "a"}, {"id": "a"}]}, IDS)
