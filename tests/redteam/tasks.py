@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import openpyxl
 
 from rollmill.model import ToolCall
+from rollmill.pipelines.coding.fetch import fetch
+from rollmill.pipelines.coding.sources import Source
 from rollmill.pipelines.task import Budget, Domain, Move, Provenance, Task
 from rollmill.verifiers import VerifierSpec
 from rollmill.workspaces import Limits, WorkspaceSpec, pack_tree
@@ -56,6 +62,48 @@ FILES = {
     "tests/test_price.py": TESTS.encode(),
     "pytest.ini": b"[pytest]\naddopts = -p no:cacheprovider\n",
 }
+FIXED = CODE.replace("100 + d", "100 - d")
+
+
+def repository(folder: Path) -> Path:
+    """A repository whose history, reflog and stash hold the repaired module."""
+
+    def git(*words: str) -> None:
+        names = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "init.defaultBranch=main")
+        subprocess.run(["git", *names, *words], cwd=folder, check=True, capture_output=True)
+
+    def commit(code: str, title: str) -> None:
+        for path, content in {**FILES, "shop/price.py": code.encode()}.items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_bytes(content)
+        git("add", ".")
+        git("commit", "-q", "-m", title)
+
+    git("init", "-q")
+    commit(CODE, "Add prices")
+    commit(FIXED, "Take the discount off")
+    git("reset", "-q", "--hard", "HEAD~1")  # in the reflog alone
+    commit(FIXED.replace("less", "minus"), "Take it off again")
+    commit(CODE, "Put the fault back")
+    return folder
+
+
+def without_history() -> dict[str, bytes]:
+    """The files of that repository as a source of tasks brings them."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Source(name="shop", requirement=str(repository(Path(scratch))))
+        return fetch(source, Path(scratch))[0]
+
+
+def with_history(task: Task) -> Task:
+    """The same task in a workspace that lacks nothing of the repository."""
+    with tempfile.TemporaryDirectory() as scratch:
+        root = repository(Path(scratch))
+        files = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*")
+                 if p.is_file()}  # fmt: skip
+    return replace(task, workspace=replace(task.workspace, seed=pack_tree(files)))
+
+
 FIX = ToolCall(
     name="edit_file",
     arguments={"path": "shop/price.py", "line": 8, "old": "100 + d", "new": "100 - d"},
@@ -129,7 +177,7 @@ def code_task() -> Task:
     return _task(
         domain="coding",
         image="python",
-        files=FILES,
+        files=without_history(),
         verifier=VerifierSpec(name="test_suite", params=suite),
         hidden={path: FILES[path] for path in ("tests/test_price.py", "pytest.ini")},
         artifacts=("shop",),
