@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .composite import baselines, turn_rewards
 from .records import STAGES, ProposalRecord, read_records
 from .schema import Row
 from .store import read_rows
@@ -37,6 +39,8 @@ class Report:
     families: Mapping[str, tuple[Line, ...]]
     policies: Mapping[str, tuple[Line, ...]]
     """Episodes only."""
+    rewards: Mapping[str, float]
+    """Policy -> mean reward of an episode with process and speed; see `composite.py`."""
     rejections: Mapping[str, Mapping[str, int]]
     """Family -> reason -> count."""
     statuses: Mapping[str, int]
@@ -96,12 +100,22 @@ def make_report(runs: Sequence[Path]) -> Report:
         funnel=_lines(costs, (*STAGES, *EPISODE_STAGES)),
         families=_lines_by(costs, lambda cost: cost.family, (*STAGES, *EPISODE_STAGES)),
         policies=_lines_by(costs, lambda cost: cost.policy, EPISODE_STAGES),
+        rewards=_mean_rewards(runs),
         rejections={
             family: dict(reasons.most_common()) for family, reasons in sorted(rejections.items())
         },
         statuses=dict(statuses.most_common()),
         failed_attempts=sum(len(list((run / "attempts").glob("*.arrow"))) for run in runs),
     )
+
+
+def _mean_rewards(runs: Sequence[Path]) -> dict[str, float]:
+    baseline_s = baselines(row for run in runs for row in read_rows(run))
+    found: dict[str, list[float]] = {}
+    for row in (row for run in runs for row in read_rows(run)):
+        if row["reward"] is not None and row["turns"]:
+            found.setdefault(row["policy"], []).append(sum(turn_rewards(row, baseline_s)))
+    return {policy: round(statistics.mean(each), 3) for policy, each in sorted(found.items())}
 
 
 def _proposal_cost(record: ProposalRecord) -> _Cost:

@@ -19,12 +19,15 @@ def tables(report: Report) -> Group:
     for title, groups in (("Families", report.families), ("Policies", report.policies)):
         if groups:
             parts.append(_matrix(title, groups))
-    counts = [("status", status, n) for status, n in report.statuses.items()]
+    counts: list[tuple[str, str, float]] = [
+        ("status", status, n) for status, n in report.statuses.items()
+    ]
     counts += [
         (f"rejected, {family}", reason, n)
         for family, reasons in report.rejections.items()
         for reason, n in reasons.items()
     ]
+    counts += [("mean reward", policy, mean) for policy, mean in report.rewards.items()]
     if report.failed_attempts:
         counts.append(("attempts", "failed by the machinery", report.failed_attempts))
     if counts:
@@ -80,7 +83,7 @@ def _matrix(title: str, groups: Mapping[str, tuple[Line, ...]]) -> Table:
     return table
 
 
-def _counts(counts: Iterable[tuple[str, str, int]]) -> Table:
+def _counts(counts: Iterable[tuple[str, str, float]]) -> Table:
     table = Table(title="Reasons", title_justify="left")
     for name in ("what", "which"):
         table.add_column(name)
