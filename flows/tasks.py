@@ -251,6 +251,8 @@ class _Maker:
             record, task = ProposalRecord(**fields), None
         if task is not None and decision.admission is not None:
             self._run.save_task(task, decision.admission.evidence())
+            for line in decision.admission.agreements:
+                progress.current().say(f"{task.task_id}: {line}")
         if self._known.get(record.key) != record:
             self._run.record_proposal(record)
         admitted = task is not None

@@ -56,7 +56,7 @@ class Plan:
 
 
 FULL = Plan()
-QUICK = Plan(runs=2, cheats=2, mutants=3, alternatives=False, at_once=2)
+QUICK = Plan(cheats=2, mutants=3, alternatives=False, at_once=2)
 """While tasks are made: each tries another part of the battery, so that a run tries all of it."""
 
 PLANS = {"quick": QUICK, "full": FULL}
@@ -125,6 +125,12 @@ class Admission:
             for name, counts in votes.items()
             if counts
         }
+
+    @property
+    def agreements(self) -> list[str]:
+        """The same, a line each."""
+        found = self.agreement.items()
+        return [f"judges: {same} of {cast} votes on {what} agree" for what, (same, cast) in found]
 
     def evidence(self) -> dict[str, Any]:
         """For `admission.json`, as JSON values."""
@@ -245,28 +251,46 @@ class _Audit:
 
     async def _try_gold(self) -> None:
         row = await self._probe(gold_policy(), self.task, attempt=len(self.gold))
-        verdict = _verdict(row)
+        verdict, first = _verdict(row), not self.gold
         self.gold.append(verdict)
         failing = [check.name for check in verdict.checks if check.outcome == "fail"]
         if row.outcome == "pass":
             self.artifact = row.artifact
             if row.status != "submitted":
                 raise _Refused("gold_unfinished", row.status)
-        elif len(self.gold) == 1:
+        elif first and (row.outcome == "unscored" or not self._droppable(failing)):
             raise _Refused("gold_unscored" if row.outcome == "unscored" else "gold_fails")
+        elif first:
+            await self._retry_gold(failing)
         else:
             self._drop(failing)
         self._count(failing)
 
-    def _drop(self, failing: Sequence[str]) -> None:
-        """Take flaky tests out of the task; refuse it when nothing that must be fixed is left."""
+    async def _retry_gold(self, failing: Sequence[str]) -> None:
+        """A second first run: tests that fail in one of the two alone are flaky."""
+        row = await self._probe(gold_policy(), self.task, attempt=len(self.gold))
+        self.gold.append(_verdict(row))
+        if row.outcome != "pass" or row.status != "submitted":
+            self._count(failing)
+            raise _Refused("gold_fails", ", ".join(failing)[:300])
+        self.artifact = row.artifact
+        self._drop(failing)
+
+    def _droppable(self, failing: Sequence[str]) -> list[str]:
+        """The tests among failing checks, if the task can do without them; else none."""
         params = self.task.verifier.params
         tests = {*params.get("fail_to_pass", ()), *params.get("pass_to_pass", ())}
         flaky = [name for name in failing if name in tests]
         left = [test for test in params.get("fail_to_pass", ()) if test not in flaky]
-        if not flaky or not left or not {*failing} <= {*flaky, "pass_to_pass"}:
+        return flaky if left and {*failing} <= {*flaky, "pass_to_pass"} else []
+
+    def _drop(self, failing: Sequence[str]) -> None:
+        """Take flaky tests out of the task; refuse it when nothing that must be fixed is left."""
+        params, flaky = self.task.verifier.params, self._droppable(failing)
+        if not flaky:
             self._count(failing)
             raise _Refused("gold_flaky", ", ".join(failing)[:300])
+        left = [test for test in params["fail_to_pass"] if test not in flaky]
         kept = [test for test in params["pass_to_pass"] if test not in flaky]
         changed = {**params, "fail_to_pass": left, "pass_to_pass": kept}
         self.task = replace(self.task, verifier=replace(self.task.verifier, params=changed))

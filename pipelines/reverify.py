@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,20 +51,26 @@ class Change:
 
 
 async def reverify(
-    run: Path, provider: Provider, *, at_once: int = 2, judges: Sequence[Policy] = ()
+    run: Path,
+    provider: Provider,
+    *,
+    at_once: int = 2,
+    judges: Sequence[Policy] = (),
+    say: Callable[[str], None] = lambda line: None,
 ) -> AsyncIterator[Change]:
     """Judge every whole shard of a run again, in the order of its rows.
 
     Args:
         judges: who judges where a rubric does, once they told the gold solution of that task from
             nothing; else its episodes are `unscored`.
+        say: is told how far the judges agreed there.
 
     Raises:
         RunError: the run cannot be read, or holds an episode without its task.
     """
     tasks = read_tasks(run)
     read_config(run)
-    trial = _Trial(provider, judges)
+    trial = _Trial(provider, judges, say)
     for number, shard in enumerate(sound_shards(run)):
         rows = [from_row(row) for row in read_shard(shard)]
         slots = asyncio.Semaphore(at_once)
@@ -105,8 +111,10 @@ def summary(changes: Sequence[Change]) -> dict[str, int]:
 class _Trial:
     """Puts gold and null of each task of a rubric before the judges, once, before the episodes."""
 
-    def __init__(self, provider: Provider, judges: Sequence[Policy]) -> None:
-        self._provider, self.judges = provider, judges
+    def __init__(
+        self, provider: Provider, judges: Sequence[Policy], say: Callable[[str], None]
+    ) -> None:
+        self._provider, self.judges, self._say = provider, judges, say
         self._found: dict[str, asyncio.Future[str]] = {}
 
     async def failing(self, task: Task) -> str:
@@ -122,6 +130,8 @@ class _Trial:
             found = await admit(task, self._provider, plan=CALIBRATION, judges=self.judges)
         except AdmissionError as error:
             return str(error)
+        for line in found.agreements:
+            self._say(f"{task.task_id}: {line}")
         return "" if found.admitted else f"{found.reason} {found.detail}".strip()
 
 

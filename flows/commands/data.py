@@ -114,7 +114,10 @@ def reverify(
             await provider.prepare(sorted({task.workspace.image for task in tasks.values()}))
             found = []
             async with opened_judges(judge or []) as judges:
-                async for change in again.reverify(run, provider, at_once=at_once, judges=judges):
+                changes = again.reverify(
+                    run, provider, at_once=at_once, judges=judges, say=current().say
+                )
+                async for change in changes:
                     found.append(change)
                     current().count("reverify", change.now.outcome)
             return found

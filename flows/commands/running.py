@@ -24,7 +24,7 @@ Gate = Annotated[
 ]
 GateRuns = Annotated[
     int | None,
-    typer.Option("--gate-runs", help="Of the gold solution, and of nothing. [quick 2, full 3]"),
+    typer.Option("--gate-runs", help="Of the gold solution, and of nothing. [3]"),
 ]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="TOML file with the same settings; flags win.")

@@ -135,6 +135,7 @@ def _audit_facts(one: Admission) -> dict[str, Any]:
         "cheats": len(one.cheats),
         "dropped": list(one.dropped),
         "agreement": one.agreement,
+        "agreements": one.agreements,
         "wall_s": one.wall_s,
         "bytes": one.task_bytes,
     }
@@ -145,10 +146,7 @@ def _audit_line(facts: dict[str, Any]) -> str:
     told = "no mutants" if strength is None else f"strength {strength:.2f} of {facts['mutants']}"
     line = f"{facts['reason']}  {told}, {facts['cheats']} cheats, {facts['wall_s']:.1f} s"
     more = [f"  why: {facts['detail']}"] if facts["detail"] else []
-    more += [
-        f"  judges: {same} of {cast} votes on {what} agree"
-        for what, (same, cast) in facts["agreement"].items()
-    ]
+    more += [f"  {line}" for line in facts["agreements"]]
     more += [f"  flaky, to be dropped: {name}" for name in facts["dropped"]]
     more += [f"  survives: {label}" for label in facts["survivors"]]
     return "\n".join([line, *more])

@@ -28,7 +28,7 @@ def test_a_run_is_audited_and_judged_again(run: Command, tally: Path, tmp_path: 
     assert ran.code == 0
     told = json.loads(ran.out)["audits"][folder.name]
     again = json.loads((folder / "admission.json").read_text())
-    assert len(again["gold"]) == 2
+    assert len(again["gold"]) == 3
     assert told["verifier_strength"] == again["verifier_strength"] == made["verifier_strength"]
     assert [each["name"] for each in again["cheats"]] == [each["name"] for each in made["cheats"]]
 

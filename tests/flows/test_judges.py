@@ -62,9 +62,9 @@ async def test_named_judges_audit_a_rubric_and_judge_a_run_again(
     save_task(task, folder)
     ran = run("tasks", "audit", str(folder), "--quick", "--judge", reader_url)
     assert ran.code == 0, ran.err
-    assert "judges: 4 of 4 votes on gold agree" in ran.out
+    assert "judges: 6 of 6 votes on gold agree" in ran.out
     evidence = json.loads((folder / "admission.json").read_text())
-    assert evidence["agreement"] == {"gold": [4, 4], "null": [4, 4]}
+    assert evidence["agreement"] == {"gold": [6, 6], "null": [6, 6]}
     assert f"judges: {reader_url}" in json.dumps(evidence["gold"])
 
     lost = ScriptedPolicy([PolicyError("down")])
@@ -78,6 +78,8 @@ async def test_named_judges_audit_a_rubric_and_judge_a_run_again(
         made.finish()
     ran = run("reverify", str(tmp_path / "run"), "--judge", reader_url, "--json")
     assert ran.json()["outcomes"] == {"unscored -> fail": 1}
+    ran = run("reverify", str(tmp_path / "run"), "--judge", reader_url)
+    assert f"{task.task_id}: judges: 2 of 2 votes on gold agree" in ran.err
 
 
 @pytest.mark.parametrize("command", [("tasks", "audit"), ("reverify",)])

@@ -76,8 +76,9 @@ async def test_an_alternative_that_fails_rejects_the_task(docker: Provider) -> N
     assert "CRLF" in admission.detail
 
 
-async def test_a_flaky_test_is_dropped_and_the_task_kept(docker: Provider) -> None:
-    provider = FailingProvider(docker, spoiled={8})  # where the second gold run is judged
+@pytest.mark.parametrize("spoiled", [4, 8], ids=["in the first gold run", "in the second"])
+async def test_a_flaky_test_is_dropped_and_the_task_kept(docker: Provider, spoiled: int) -> None:
+    provider = FailingProvider(docker, spoiled={spoiled})  # where that gold run is judged
     flaky = TESTS + (
         b"\n\ndef test_moody():\n    import os\n    assert 'SPOILED' not in os.environ\n"
     )
@@ -86,7 +87,8 @@ async def test_a_flaky_test_is_dropped_and_the_task_kept(docker: Provider) -> No
     )
     admission = await admit(task, provider, plan=BARE)
     assert (admission.admitted, admission.dropped) == (True, ("test_calc.py::test_moody",))
-    assert admission.flakes["test_calc.py::test_moody"] == (1, 2)
+    runs = len(admission.gold)
+    assert admission.flakes["test_calc.py::test_moody"] == (runs - 1, runs)
     assert admission.task.verifier.params["pass_to_pass"] == ["test_calc.py::test_one"]
     assert admission.task_id == admission.task.task_id != task.task_id
 
