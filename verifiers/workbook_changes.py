@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .sameness import near
-from .workbook_reading import Cell, Look, WorkbookReading
-from .workbook_region import Region, column_letter, place, plain_formula
+from .workbook_places import all_within, nth_cell
+from .workbook_reading import AS_WRITTEN, Cell, WorkbookReading
+from .workbook_region import Region, plain_formula
 
 WIDTH_SLACK = 1.0
-"""Characters by which a column's width may differ; programs measure fonts differently."""
+"""Characters or points by which a width or height may differ; programs measure differently."""
+DRAWING_SLACK = 2
+"""Columns or rows by which the far end of a drawing may differ."""
 Declared = set[tuple[str, str]]
 """Sheet and cell."""
 
@@ -38,29 +41,41 @@ def changed_values(reading: WorkbookReading, declared: Declared) -> list[str]:
     return changes
 
 
-def changed_styles(before: Look, after: Look, declared: Declared) -> list[str]:
+def changed_styles(reading: WorkbookReading, declared: Declared) -> list[str]:
     """Cells of the seed's sheets, outside of the regions, that look different."""
-    changes = []
+    before, after, changes = reading.original_look, reading.look, []
+    if before is None:
+        return []
     for sheet in before.styled.keys() & after.styled.keys():
         for at in dict.fromkeys([*before.styled[sheet], *after.styled[sheet]]):
+            if (sheet, at) in declared:
+                continue
             was, now = before.style(sheet, at), after.style(sheet, at)
-            differing = [a for a in {**was, **now} if was.get(a) != now.get(a)]
-            if was.get("font") == "any" and "font" in differing:
-                differing.remove("font")
-            if differing and (sheet, at) not in declared:
-                told = f"{differing[0]} {was.get(differing[0])!r} as before"
-                changes.append(f"{sheet}!{at}: expected {told}, got {now.get(differing[0])!r}")
+            saved = [look.style(sheet, at) for look in reading.saved_looks]
+            for aspect in {**was, **now}:
+                allowed = [style.get(aspect) for style in (was, *saved)]
+                if (
+                    aspect != AS_WRITTEN
+                    and now.get(aspect) not in allowed
+                    and (aspect != "font" or was.get("font") != "any")
+                ):
+                    told = f"{aspect} {was.get(aspect)!r} as before"
+                    changes.append(f"{sheet}!{at}: expected {told}, got {now.get(aspect)!r}")
+                    break
     return sorted(changes)
 
 
-def changed_parts(before: Look, after: Look, declared: Declared) -> list[str]:
+def changed_parts(reading: WorkbookReading, declared: Declared) -> list[str]:
     """Names, charts, rules, notes, widths and hidden state that differ.
 
     A sheet that the task asks for is free to have all of these but a hidden state, and a declared
-    region may get notes, rules and column widths of its own.
+    region may get notes, rules, heights and widths of its own. Details may also be as a program
+    saves the seed.
     """
+    before, after, changes = reading.original_look, reading.look, []
+    if before is None:
+        return []
     asked = {sheet for sheet, _ in declared}
-    changes = []
     for sheet, now in after.parts.items():
         was = before.parts.get(sheet)
         if was is None:
@@ -68,15 +83,18 @@ def changed_parts(before: Look, after: Look, declared: Declared) -> list[str]:
                 changes.append(f"expected no hidden sheet, got {sheet!r}")
             continue
         free = {at for name, at in declared if name == sheet}
+        saved = [look.parts.get(sheet, {}) for look in reading.saved_looks]
         for facet in dict.fromkeys([*was, *now]):
             old, new = was.get(facet), now.get(facet)
+            others = [each.get(facet) for each in saved]
             if facet == "order of sheets":
                 old, new = _common_order(str(old), str(new))
-            if not _same_facet(facet, old, new) and not (old is None and _within(facet, free)):
-                where = f"{sheet}: " if sheet else ""
-                told = "nothing" if new is None else repr(new)
-                kept = "none" if old is None else f"{old!r} as before"
-                changes.append(f"{where}{facet}: expected {kept}, got {told}")
+            if facet.startswith("points "):
+                wrong = _misstated(reading, (old, *others), new or {})
+            else:
+                wrong = _difference(facet, old, new, others)
+            if wrong and not (old is None and _within(facet, free)):
+                changes.append(f"{f'{sheet}: ' if sheet else ''}{facet}: {wrong}")
     return changes
 
 
@@ -101,8 +119,60 @@ def _unchanged(before: Cell | None, after: Cell | None) -> bool:
     return bool(before.value == after.value)
 
 
+def _difference(facet: str, old: Any, new: Any, others: Sequence[Any]) -> str:
+    """How a facet differs from the seed's; empty = it does not.
+
+    Args:
+        others: what the facet is when a program saves the seed; counts for details only.
+    """
+    if facet.startswith("veil ") or (facet.startswith("detail name ") and new is None):
+        return ""  # told by the rule or the name itself
+    if isinstance(old, Mapping) or isinstance(new, Mapping):
+        was, now = old or {}, new or {}
+        for path in dict.fromkeys([*was, *now]):
+            allowed = [(each or {}).get(path) for each in (was, *others)]
+            if not any(_near_text(path, now.get(path), each) for each in allowed):
+                kept = f"{was[path]!r} as before" if path in was else "none"
+                return f"expected {path.strip('/@')} {kept}, got {now.get(path, 'none')!r}"
+        return ""
+    loose = [*others] if facet.startswith("height ") else []
+    if any(_same_facet(facet, each, new) for each in (old, *loose)):
+        return ""
+    told = "nothing" if new is None else repr(new)
+    return f"expected {'none' if old is None else f'{old!r} as before'}, got {told}"
+
+
+def _misstated(reading: WorkbookReading, before: Sequence[Any], points: Mapping[str, str]) -> str:
+    """Numbers kept in a chart that neither stood there before nor stand in its cells now."""
+    for path, told in points.items():
+        area, _, number = path.rpartition(" ")
+        if any((each or {}).get(path) == told for each in before):
+            continue
+        sheet, _, cells = area.rpartition("!")
+        at = nth_cell(cells, int(number))
+        cell = reading.value(sheet, at) if at else None
+        if cell is not None and cell.kind == "number" and not _equals(told, cell.value):
+            return f"expected {sheet}!{at} {cell.value} in the chart, got {told}"
+    return ""
+
+
+def _equals(told: str, value: float) -> bool:
+    try:
+        return near(float(told), value)
+    except ValueError:
+        return False
+
+
+def _near_text(path: str, got: str | None, wanted: str | None) -> bool:
+    """Equal, or the far end of a drawing that a program measured otherwise."""
+    if got is not None and wanted is not None and path in ("to col", "to row"):
+        return abs(int(got) - int(wanted)) <= DRAWING_SLACK
+    return got == wanted
+
+
 def _same_facet(facet: str, old: Any, new: Any) -> bool:
-    if facet.startswith("width ") and isinstance(old, float) and isinstance(new, float):
+    measured = facet.startswith(("width ", "height "))
+    if measured and isinstance(old, float) and isinstance(new, float):
         return math.isclose(old, new, rel_tol=0.05, abs_tol=WIDTH_SLACK)
     return bool(old == new)
 
@@ -116,26 +186,14 @@ def _common_order(old: str, new: str) -> tuple[str, str]:
 
 def _within(facet: str, free: set[str]) -> bool:
     """Whether a new facet concerns declared cells only."""
-    found = re.fullmatch(
-        r"(?:comment|link|validation|conditional format|merged) ([^#]+)(#\d+)?", facet
-    )
+    kinds = "comment|link|validation|conditional format|merged|veil"
+    found = re.fullmatch(rf"(?:detail )?(?:{kinds}) ([^#]+)(#\d+)?", facet)
     if found is not None:
-        return bool(free) and all(at in free for at in _spread(found[1]))
+        return all_within(found[1], free)
     width = re.fullmatch(r"width ([A-Z]+)", facet)
-    return width is not None and any(re.fullmatch(rf"{width[1]}\d+", at) for at in free)
-
-
-def _spread(areas: str, most: int = 5000) -> Iterator[str]:
-    """The cells of areas such as `A1:B2 D4`; a very large one gives a name that nobody declares."""
-    for area in areas.split():
-        first, _, last = area.replace("$", "").partition(":")
-        try:
-            (left, top), (right, bottom) = place(first), place(last or first)
-        except ValueError:  # whole columns or rows
-            yield "too many"
-            return
-        if (right - left + 1) * (bottom - top + 1) > most:
-            yield "too many"
-            return
-        for row in range(top, bottom + 1):
-            yield from (f"{column_letter(column)}{row}" for column in range(left, right + 1))
+    height = re.fullmatch(r"height (\d+)", facet)
+    return any(
+        (width and at.rstrip("0123456789") == width[1])
+        or (height and at.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ") == height[1])
+        for at in free
+    )

@@ -11,6 +11,8 @@ from .reading import lay_original, read_inside
 
 Kind = Literal["number", "text", "bool", "date", "error", "formula"]
 GOLD = "/tmp/gold.xlsx"
+AS_WRITTEN = "format as written"
+"""The aspect of a style that programs write differently; it is looked at, not compared."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +29,8 @@ class Cell:
 
 Sheets = Mapping[str, Mapping[str, Cell]]
 """Sheet -> cell such as `B2` -> what stands there; empty cells are left out."""
+Inputs = Mapping[str, Sequence[str]]
+"""Sheet -> areas such as `B2:C4`."""
 Style = Mapping[str, Any]
 """Aspect such as `bold` or `number format` -> value; what is so by default is left out."""
 
@@ -40,6 +44,12 @@ class Look:
     styles: Sequence[Style] = ({},)
     styled: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Sheet -> cell -> place in `styles`."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The defined names, in small letters."""
+        facets = (facet for facets in self.parts.values() for facet in facets)
+        return frozenset(f[5:].casefold() for f in facets if f.startswith("name "))
 
     def style(self, sheet: str, cell: str) -> Style:
         """How a cell looks."""
@@ -66,6 +76,8 @@ class WorkbookReading:
     original: Sheets = field(default_factory=dict)
     """As in the task's seed; empty = the seed has no such file."""
     original_look: Look | None = None
+    saved_looks: Sequence[Look] = ()
+    """The seed's file as other programs save it unchanged; read when they are needed."""
 
     def value(self, sheet: str, cell: str) -> Cell | None:
         """The value of a cell, a formula's as LibreOffice calculates it; None = empty."""
@@ -81,12 +93,14 @@ async def read_workbook(
     *,
     changes: Sequence[Mapping[str, Mapping[str, Any]]] = (),
     gold: bytes | None = None,
+    inputs: Inputs | None = None,
 ) -> WorkbookReading:
     """Read a workbook that lies in `workspace`, and the seed's file of the same path.
 
     Args:
         changes: sheet -> cell -> another input; formulas are also calculated after each of them.
         gold: a workbook that is put through the same changes.
+        inputs: what may be changed besides: one more change is made, of every number in them.
 
     Raises:
         WorkspaceError: the workspace failed, or it cannot read any workbook.
@@ -98,6 +112,7 @@ async def read_workbook(
         "original": await lay_original(workspace, path),
         "changes": list(changes),
         "gold": None if gold is None else GOLD,
+        "inputs": inputs,
     }
     raw = await read_inside(workspace, "workbook", request)
     if raw["ending"] != "read":
@@ -112,6 +127,17 @@ async def read_workbook(
         original=_sheets(raw.get("original", {})),
         original_look=Look(**raw["original_look"]) if "original_look" in raw else None,
     )
+
+
+async def read_saved(workspace: Workspace, path: str) -> Sequence[Look]:
+    """The seed's file of this path as openpyxl, LibreOffice and both save it, unchanged.
+
+    Raises:
+        WorkspaceError: the workspace failed.
+    """
+    original = await lay_original(workspace, path)
+    raw = await read_inside(workspace, "workbook_saved", {"original": original})
+    return [Look(**look) for look in raw["looks"]] if raw["ending"] == "read" else []
 
 
 def _sheets(raw: Mapping[str, Mapping[str, tuple[Kind, Any]]]) -> Sheets:

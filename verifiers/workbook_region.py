@@ -11,10 +11,16 @@ from typing import Any
 from .reading import summary
 from .sameness import near
 from .types import Check
+from .workbook_places import column_letter, place
 from .workbook_reading import Cell, Sheets, WorkbookReading
+from .workbook_sight import unseen
 
-REFERENCE = re.compile(r"(?<!\w)\$?[A-Z]{1,3}(\$?\d+|:\$?[A-Z]{1,3})(?![\w(])|\w\[", re.IGNORECASE)
-"""A cell `A1`, a column `A:A` or a column of a table `Sales[Price]`; not `LOG10(`."""
+REFERENCE = re.compile(
+    r"(?<![\w.])\$?[A-Z]{1,3}(\$?\d+|:\$?[A-Z]{1,3})(?![\w(])|\w\[|\b(INDIRECT|OFFSET)\(",
+    re.IGNORECASE,
+)
+"""A cell `A1`, a column `A:A`, a column of a table `Sales[Price]`, a computed one; not `LOG10(`."""
+NAME = re.compile(r"(?<![\w.!])[^\W\d][\w.]*(?![\w.(!])")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +67,8 @@ def compare_region(reading: WorkbookReading, region: Region) -> Check:
             wrong.append(f"{at}: expected {expected!r}, got {got or 'nothing'}")
         elif expected is not None:
             written = reading.written[region.sheet].get(at)
-            wrong += _wrong_formula(at, written, region, wanted[number] if wanted else None)
+            asked = wanted[number] if wanted else None
+            wrong += _wrong_formula(at, written, region, asked, reading.look.names)
             wrong += _wrong_style(reading, region, at)
     return summary(region.name, wrong)
 
@@ -104,12 +111,17 @@ def expected_of(cell: Cell | None) -> Any:
     return {"date": cell.value}
 
 
-def is_live(cell: Cell | None) -> bool:
-    """A formula that refers to a cell or a column; `=5` and `="x"` do not."""
+def is_live(cell: Cell | None, names: frozenset[str] = frozenset()) -> bool:
+    """A formula that refers to a cell, a column or a defined name; `=5` and `="x"` do not.
+
+    Whether its result follows from what it refers to is for other inputs to show.
+    """
     if cell is None or cell.kind != "formula":
         return False
     bare = re.sub(r'"[^"]*"', "", cell.value)
-    return REFERENCE.search(bare) is not None
+    if REFERENCE.search(bare) is not None:
+        return True
+    return not names.isdisjoint(found[0].casefold() for found in NAME.finditer(bare))
 
 
 def plain_formula(formula: str) -> str:
@@ -117,30 +129,10 @@ def plain_formula(formula: str) -> str:
     return re.sub(r"\s|(?<=TRUE)\(\)|(?<=FALSE)\(\)", "", formula.upper())
 
 
-def place(cell: str) -> tuple[int, int]:
-    """Column and row, both from 1, of a name such as `B2`."""
-    found = re.fullmatch(r"([A-Z]{1,3})([1-9]\d*)", cell)
-    if found is None:
-        raise ValueError(f"expected the name of a cell such as B2, got {cell!r}")
-    column = 0
-    for letter in found[1]:
-        column = column * 26 + ord(letter) - ord("A") + 1
-    return column, int(found[2])
-
-
-def column_letter(number: int) -> str:
-    """The letters of a column counted from 1."""
-    letters = ""
-    while number:
-        number, rest = divmod(number - 1, 26)
-        letters = chr(ord("A") + rest) + letters
-    return letters
-
-
 def _wrong_formula(
-    at: str, written: Cell | None, region: Region, wanted: str | None
+    at: str, written: Cell | None, region: Region, wanted: str | None, names: frozenset[str]
 ) -> Iterator[str]:
-    if region.formula and not is_live(written):
+    if region.formula and not is_live(written, names):
         yield f"{at}: expected a formula that refers to cells, got {written or 'nothing'}"
     elif wanted is not None:
         got = written.value if written is not None and written.kind == "formula" else ""
@@ -154,15 +146,9 @@ def _wrong_style(reading: WorkbookReading, region: Region, at: str) -> Iterator[
         got = style.get(aspect, False if isinstance(wanted, bool) else "")
         if got != wanted:
             yield f"{at}: expected {aspect} {wanted!r}, got {got!r}"
-    column, row = place(at)
-    parts = reading.look.parts.get(region.sheet, {})
-    hidden = (f"hidden column {column_letter(column)}", f"hidden row {row}")
-    if any(facet in parts for facet in hidden) or parts.get("state", "visible") != "visible":
-        yield f"{at}: expected a cell that can be seen, got a hidden one"
-    elif "ink" in style and style["ink"] == style.get("fill", "FFFFFF"):
-        yield f"{at}: expected text that can be seen, got {style['ink']} on the same colour"
-    elif style.get("number format", "").strip("; ") == "" and "number format" in style:
-        yield f"{at}: expected a value that can be seen, got a number format that hides it"
+    look, before = reading.look, reading.original_look
+    if why := unseen(look, before, region.sheet, at, reading.value(region.sheet, at)):
+        yield f"{at}: expected a value that can be seen, got {why}"
 
 
 def _composed(text: str) -> str:

@@ -16,7 +16,7 @@ from rollmill.verifiers.workbook_reading import Cell, Look, Sheets, WorkbookRead
 from rollmill.verifiers.workbook_region import Region
 from rollmill.workspaces import DockerProvider, Workspace, WorkspaceSpec, opened, pack_tree
 
-from .furnished import DAMAGES, SPOILED, done, furnished, saved
+from .furnished import DAMAGES, SPOILED, UNUSUAL, done, furnished, saved
 
 REGIONS: list[dict[str, Any]] = [
     {"sheet": "Sums", "top_left": "A1", "values": [["Sum"]]},
@@ -73,7 +73,9 @@ def test_each_damage_is_seen_by_the_check_that_watches_it(name: str | None, tmp_
 
 
 @pytest.mark.office
-async def test_work_that_only_looks_done_fails(provider: DockerProvider) -> None:
+async def test_work_that_only_looks_done_fails_and_unusual_work_passes(
+    provider: DockerProvider,
+) -> None:
     seed = saved(furnished())
     spec = WorkspaceSpec(image="office", seed=pack_tree({"b.xlsx": seed}))
     async with opened(provider, spec) as workspace:
@@ -83,6 +85,11 @@ async def test_work_that_only_looks_done_fails(provider: DockerProvider) -> None
             verdict = await judged(workspace, saved(book), [VARIANT])
             assert failed(verdict) == watched, (name, verdict.checks)
             assert verdict.score < 1
+        for name, change in UNUSUAL.items():
+            book = done(openpyxl.load_workbook(io.BytesIO(seed)))
+            change(book)
+            verdict = await judged(workspace, saved(book), [VARIANT])
+            assert verdict.outcome == "pass", (name, verdict.checks)
 
 
 @pytest.mark.office
@@ -107,12 +114,49 @@ async def test_work_done_with_any_program_passes_and_doing_nothing_earns_nothing
         assert failed(await judged(workspace, saved(constant), by_gold, gold)) == "other inputs 1"
         nothing = await judged(workspace, seed, [VARIANT])
         assert (nothing.outcome, nothing.score) == ("fail", 0.0)
-        await workspace.put("/tmp/lo/b.xlsx", gold)
-        made = await workspace.exec(["bash", "-c", CONVERT], cwd="/tmp/lo", timeout_s=120)
-        assert made.exit_code == 0, made.stderr
-        by_office = await workspace.get("/tmp/lo/out/b.xlsx", max_bytes=1 << 20)
+        by_office = await converted(workspace, gold)
         verdict = await judged(workspace, by_office, [VARIANT])
         assert verdict.outcome == "pass", verdict.checks
+        again = openpyxl.load_workbook(io.BytesIO(by_office))
+        verdict = await judged(workspace, saved(again), [VARIANT])
+        assert verdict.outcome == "pass", verdict.checks
+        for name in ("axis cut", "header lost", "validation switched off", "row lower"):
+            book = openpyxl.load_workbook(io.BytesIO(by_office))
+            DAMAGES[name][0](book)
+            verdict = await judged(workspace, saved(book), [VARIANT])
+            assert failed(verdict) == "other parts", (name, verdict.checks)
+
+
+@pytest.mark.office
+async def test_inputs_that_the_task_names_make_a_variant_of_their_own(
+    provider: DockerProvider,
+) -> None:
+    seed = saved(furnished())
+    spec = WorkspaceSpec(image="office", seed=pack_tree({"b.xlsx": seed}))
+    gold = saved(done(openpyxl.load_workbook(io.BytesIO(seed))))
+    expected = {"regions": REGIONS, "inputs": {"Data": ["B:B"]}}
+    hidden = {"expected.json": json.dumps(expected).encode(), "gold.xlsx": gold}
+    async with opened(provider, spec) as workspace:
+        for formula, watched in (
+            ("=SUM(Prices)", ""),
+            ("=18.5+0*Data!B2", "other inputs 1"),
+            ("=IF(Data!B2=3,18.5,0)", "other inputs 1"),
+        ):
+            book = done(openpyxl.load_workbook(io.BytesIO(seed)))
+            book["Sums"]["A2"] = formula
+            await workspace.put("b.xlsx", saved(book))
+            verdict = await WorkbookVerifier().verify(workspace, SPEC, hidden)
+            assert failed(verdict) == watched, (formula, verdict.checks)
+        del hidden["gold.xlsx"]
+        with pytest.raises(ValueError, match="where inputs are named"):
+            await WorkbookVerifier().verify(workspace, SPEC, hidden)
+
+
+async def converted(workspace: Workspace, data: bytes) -> bytes:
+    await workspace.put("/tmp/lo/b.xlsx", data)
+    made = await workspace.exec(["bash", "-c", CONVERT], cwd="/tmp/lo", timeout_s=120)
+    assert made.exit_code == 0, made.stderr
+    return await workspace.get("/tmp/lo/out/b.xlsx", max_bytes=1 << 20)
 
 
 CONVERT = (

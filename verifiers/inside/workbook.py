@@ -6,6 +6,7 @@ other values, calculated anew in the same run of LibreOffice.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
@@ -37,13 +38,16 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
     book = load(path)
     written = cells_of(book)
     reading: dict[str, Any] = {"written": written, "values": {}, "variants": [], "gold": []}
-    if has_formulas(written):
-        reading |= calculate(path, written, request)
     reading["look"] = look(path, book)
     if request["original"]:
         original = Path(request["original"])
         book = load(original)
         reading |= {"original": cells_of(book), "original_look": look(original, book)}
+    if has_formulas(written):
+        changes = [*request["changes"]]
+        if request["inputs"]:
+            changes.append(other_inputs(reading.get("original", {}), request["inputs"]))
+        reading |= calculate(path, written, {**request, "changes": changes})
     return reading
 
 
@@ -65,15 +69,39 @@ def load(path: Path, *, data_only: bool = False) -> Any:
 
 
 def cells_of(book: Any) -> Cells:
-    """The filled cells of every sheet."""
-    return {
-        sheet.title: {
-            cell.coordinate: described(cell)
-            for cell in sheet._cells.values()
-            if cell.value is not None
-        }
-        for sheet in book.worksheets
-    }
+    """The filled cells of every sheet; a formula for many cells stands in each of them."""
+    found = {}
+    for sheet in book.worksheets:
+        cells = {c.coordinate: described(c) for c in sheet._cells.values() if c.value is not None}
+        for array in [c.value for c in sheet._cells.values() if hasattr(c.value, "ref")]:
+            cells |= {at: ["formula", str(_text(array))] for at in _within(array.ref)}
+            if len(cells) > MAX_CELLS:
+                raise Refusal("too_big", f"its formulas fill over {MAX_CELLS} cells")
+        found[sheet.title] = cells
+    return found
+
+
+def _within(area: str) -> list[str]:
+    """The cells of an area; a very large one is refused."""
+    from openpyxl.utils import get_column_letter
+
+    left, top, right, bottom = _edges(area)
+    if (right - left + 1) * (bottom - top + 1) > MAX_CELLS:
+        raise Refusal("too_big", f"a formula of it fills over {MAX_CELLS} cells")
+    columns = [get_column_letter(column) for column in range(left, right + 1)]
+    return [f"{column}{row}" for row in range(top, bottom + 1) for column in columns]
+
+
+def _edges(area: str) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of an area, which may be whole columns or rows."""
+    from openpyxl.utils import range_boundaries
+
+    left, top, right, bottom = range_boundaries(area)
+    return left or 1, top or 1, right or 16384, bottom or 1048576
+
+
+def _text(formula: Any) -> Any:
+    return getattr(formula, "text", None) or formula
 
 
 def look(path: Path, book: Any) -> dict[str, Any]:
@@ -91,7 +119,7 @@ def described(cell: Any) -> list[Any]:
     """A cell as [kind, value] with a JSON value."""
     value = cell.value
     if cell.data_type == "f":
-        return ["formula", str(getattr(value, "text", value))]
+        return ["formula", str(_text(value))]
     if cell.data_type == "e":
         return ["error", str(value)]
     if isinstance(value, bool):
@@ -131,6 +159,28 @@ def calculate(path: Path, written: Cells, request: dict[str, Any]) -> dict[str, 
         ]
     half = len(changes)
     return {"values": values, "variants": results[:half], "gold": results[half:]}
+
+
+def other_inputs(cells: Cells, inputs: Mapping[str, Sequence[str]]) -> Inputs:
+    """Another number for each number in the named areas, neighbours changed unlike."""
+    changes: dict[str, dict[str, Any]] = {}
+    for sheet, areas in inputs.items():
+        numbers = {at: v for at, (kind, v) in cells.get(sheet, {}).items() if kind == "number"}
+        named = [at for at in numbers if any(_holds(_edges(area), at) for area in areas)]
+        changes[sheet] = {at: _other(numbers[at], turn) for turn, at in enumerate(named)}
+    return changes
+
+
+def _holds(edges: tuple[int, int, int, int], at: str) -> bool:
+    column, row, _, _ = _edges(at)
+    return edges[0] <= column <= edges[2] and edges[1] <= row <= edges[3]
+
+
+def _other(number: float, turn: int) -> float:
+    """A whole number stays whole, and the sign stays."""
+    more = 3 + 2 * (turn % 7)
+    step = more if float(number).is_integer() else more / 4
+    return round(number * 2 + math.copysign(step, number), 6)
 
 
 def with_inputs(path: Path, changes: Sequence[Inputs], scratch: Path, stem: str) -> Iterator[Path]:

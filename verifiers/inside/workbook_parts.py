@@ -1,7 +1,8 @@
 """What a workbook holds besides values, in words that do not depend on which program wrote it.
 
-Two tables of facets, each comparable as text: `parts` (names, charts, rules, notes, hidden state,
-widths) and `styles` of cells. What openpyxl drops when it saves is read from the archive itself.
+Two tables of facets: `parts` (names, charts, rules, notes, hidden state, widths, and the details of
+`workbook_details.py`) and `styles` of cells. What openpyxl drops when it saves is read from the
+archive itself.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from .archive import link, local, named, parts_of, related, tree
+from .workbook_details import book_details, looks_of, sheet_details
 
 BOOK = ""
 """The key of facets that belong to the workbook, not to a sheet."""
-Facets = dict[str, dict[str, str | float]]
+Value = str | float | dict[str, str]
+Facets = dict[str, dict[str, Value]]
 """Sheet -> facet such as `width B` or `merged A1:B2` -> its value."""
 ANY = "any"
 """The font of a cell whose style names none: each program takes another."""
+AS_WRITTEN = "format as written"
+"""The number format to the letter; programs write the same one differently."""
 THEME_ORDER = (1, 0, 3, 2, 4, 5, 6, 7, 8, 9, 10, 11)
 """Index of a theme colour in a cell -> its place in the theme's list."""
 FORBIDDEN = {
@@ -43,17 +48,22 @@ def parts(path: Path, book: Any) -> Facets:
         if count := sum(re.search(pattern, name) is not None for name in archive):
             found[BOOK][kind] = count
     colours = palette(book)
-    files = _sheet_files(archive)
+    main = next((t for _, kind, t in related(archive, "") if kind == "officeDocument"), "")
+    files, looks = _sheet_files(archive, main), looks_of(archive, main)
+    found[BOOK].update(book_details(archive, main))
     for sheet in book.worksheets:
+        part = files.get(sheet.title, "")
         found[sheet.title] = dict(_of_sheet(sheet, colours))
-        found[sheet.title].update(_of_archive(archive, files.get(sheet.title, "")))
+        found[sheet.title].update(_of_archive(archive, part))
+        if part in archive:
+            found[sheet.title].update(sheet_details(archive, part, looks))
     for sheet in book.chartsheets:
         found[sheet.title] = {"state": sheet.sheet_state}
         found[sheet.title].update(_of_archive(archive, files.get(sheet.title, "")))
     return found
 
 
-def _of_book(book: Any) -> Iterator[tuple[str, str | float]]:
+def _of_book(book: Any) -> Iterator[tuple[str, Value]]:
     yield "order of sheets", "\n".join(book.sheetnames)
     for name, defined in book.defined_names.items():
         yield f"name {name}", plain_reference(defined.attr_text)
@@ -61,7 +71,7 @@ def _of_book(book: Any) -> Iterator[tuple[str, str | float]]:
         yield "locked structure", 1
 
 
-def _of_sheet(sheet: Any, colours: list[str]) -> Iterator[tuple[str, str | float]]:
+def _of_sheet(sheet: Any, colours: list[str]) -> Iterator[tuple[str, Value]]:
     yield "state", sheet.sheet_state
     yield "filter", (sheet.auto_filter.ref or "").replace("$", "")
     yield "protected", float(bool(sheet.protection.sheet))
@@ -88,7 +98,7 @@ def _of_sheet(sheet: Any, colours: list[str]) -> Iterator[tuple[str, str | float
             yield f"link {cell.coordinate}", link.target or link.location or ""
 
 
-def _columns(sheet: Any) -> Iterator[tuple[str, str | float]]:
+def _columns(sheet: Any) -> Iterator[tuple[str, Value]]:
     from openpyxl.utils import get_column_letter
 
     for shape in sheet.column_dimensions.values():
@@ -104,7 +114,7 @@ def _columns(sheet: Any) -> Iterator[tuple[str, str | float]]:
                 yield f"width {letter}", float(shape.width)
 
 
-def _rules(sheet: Any, colours: list[str]) -> Iterator[tuple[str, str | float]]:
+def _rules(sheet: Any, colours: list[str]) -> Iterator[tuple[str, Value]]:
     for group in sheet.conditional_formatting:
         for number, rule in enumerate(group.rules):
             formulas = [plain_formula(text) for text in rule.formula]
@@ -118,6 +128,8 @@ def _rules(sheet: Any, colours: list[str]) -> Iterator[tuple[str, str | float]]:
             icons = rule.iconSet.iconSet if rule.iconSet else ""
             told = f"{rule.type} {rule.operator or ''} {formulas} {looks} {scale} {icons}"
             yield f"conditional format {group.sqref}#{number}", told
+            if veil := _veil(rule, colours):
+                yield f"veil {group.sqref}#{number}", veil
     for check in sheet.data_validations.dataValidation:
         operator = "" if check.type == "list" else check.operator or "between"
         second = check.formula2 if "etween" in operator else None
@@ -133,15 +145,31 @@ def _differential(dxf: Any, colours: list[str]) -> str:
     return f"fill={ground} ink={ink} bold={bold}"
 
 
-def _sheet_files(archive: dict[str, bytes]) -> dict[str, str]:
+def _veil(rule: Any, colours: list[str]) -> str:
+    """What a rule does to the sight of a value: ink|ground|hides|when; empty = nothing."""
+    dxf, ink, ground = rule.dxf, "", ""
+    if dxf is not None and dxf.font is not None and dxf.font.color is not None:
+        ink = colour_of(dxf.font.color, colours) or "000000"
+    if dxf is not None and dxf.fill is not None and dxf.fill.bgColor.rgb != "00000000":
+        ground = colour_of(dxf.fill.bgColor, colours)
+    code = dxf.numFmt.formatCode if dxf is not None and dxf.numFmt is not None else "0"
+    bare = re.sub(r'"[^"]*"|\\.|\[[^\]]*\]', "", code)
+    shows = [bar.showValue for bar in (rule.dataBar, rule.iconSet) if bar is not None]
+    hides = re.search(r"[0#?@ymdhsg]", bare, re.I) is None or "[white" in code.lower()
+    if not (ink or ground or hides or False in shows):
+        return ""
+    when = f"{rule.operator} {rule.formula[0]}" if rule.type == "cellIs" and rule.formula else ""
+    return f"{ink}|{ground}|{'hides' if hides or False in shows else ''}|{when}"
+
+
+def _sheet_files(archive: dict[str, bytes], book: str) -> dict[str, str]:
     """Sheet -> the part that holds it."""
-    book = next((t for _, kind, t in related(archive, "") if kind == "officeDocument"), "")
     targets = {key: target for key, _, target in related(archive, book)}
     sheets = named(tree(archive[book]), "sheet") if book in archive else ()
     return {sheet.get("name", ""): targets.get(link(sheet), "") for sheet in sheets}
 
 
-def _of_archive(archive: dict[str, bytes], part: str) -> Iterator[tuple[str, str | float]]:
+def _of_archive(archive: dict[str, bytes], part: str) -> Iterator[tuple[str, Value]]:
     """Charts, pictures and newer kinds of rules, which openpyxl reads in part or not at all."""
     if part not in archive:
         return
@@ -217,37 +245,57 @@ def style_of(cell: Any, colours: list[str]) -> dict[str, Any]:
     found = {
         "number format": plain_format(cell.number_format),
         "font": "" if font.name == "Calibri" else font.name or ANY,
-        "size": 0.0 if font.sz in (None, 11) else float(font.sz),
+        "size": 0.0 if font.sz in (None, 11) else float(font.sz) or 0.1,
         "bold": bool(font.b),
         "italic": bool(font.i),
         "underline": font.u or "",
         "strike": bool(font.strike),
         "ink": colour_of(font.color, colours),
         "fill": _ground(fill, colours),
-        "border": _border(cell.border),
+        "border": _border(cell.border, colours),
         "horizontal": "" if place.horizontal in (None, "general") else place.horizontal,
         "vertical": "" if place.vertical in (None, "bottom") else place.vertical,
         "wrap": bool(place.wrapText),
         "rotation": place.textRotation or 0,
         "indent": place.indent or 0,
+        "shrink": bool(place.shrinkToFit),
+        "script": font.vertAlign or "",
         "unlocked": not cell.protection.locked,
+        "formula hidden": bool(cell.protection.hidden),
+        AS_WRITTEN: "" if cell.number_format == "General" else cell.number_format,
     }
     return {aspect: value for aspect, value in found.items() if value}
 
 
 def _ground(fill: Any, colours: list[str]) -> str:
+    """One colour, or the kind of a pattern or gradient and its colours."""
     kind = getattr(fill, "patternType", "gradient")
     if kind in (None, "none"):
         return ""
-    if kind != "solid":
-        return str(kind)
-    return colour_of(fill.fgColor, colours) or "000000"
+    if kind == "solid":
+        return colour_of(fill.fgColor, colours) or "000000"
+    if kind == "gradient":
+        mixed = [colour_of(stop.color, colours) or "000000" for stop in fill.stop]
+    else:
+        mixed = [colour_of(fill.fgColor, colours) or "000000", _behind(fill.bgColor, colours)]
+    return " ".join([str(kind), *mixed])
 
 
-def _border(border: Any) -> str:
-    sides = ("left", "right", "top", "bottom")
+def _behind(colour: Any, colours: list[str]) -> str:
+    """The ground of a pattern, which is white unless it says otherwise."""
+    if colour is None or colour.rgb == "00000000" or colour.type == "indexed":
+        return "FFFFFF"
+    return colour_of(colour, colours) or "000000"
+
+
+def _border(border: Any, colours: list[str]) -> str:
+    sides = ("left", "right", "top", "bottom", "diagonal")
     lines = [(side, getattr(border, side)) for side in sides]
-    return " ".join(f"{side}={line.style}" for side, line in lines if line and line.style)
+    return " ".join(
+        f"{side}={line.style} {colour_of(line.color, colours)}".strip()
+        for side, line in lines
+        if line and line.style
+    )
 
 
 def palette(book: Any) -> list[str]:
