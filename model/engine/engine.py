@@ -80,11 +80,7 @@ class Engine:
         self.model = model.eval()
         self.context = context or model.config.max_position_embeddings
         tokens = slots * (self.context + PAGE) if cache_tokens is None else cache_tokens
-        if slots < 1 or step_tokens < slots or tokens < PAGE:
-            raise ValueError(
-                f"expected at least one slot, a step token for each slot and a page of {PAGE} "
-                f"tokens, got slots={slots}, step_tokens={step_tokens}, cache_tokens={tokens}"
-            )
+        _check_sizes(self.context, slots, step_tokens, tokens, max_waiting)
         self.context = min(self.context, tokens // PAGE * PAGE)
         pages = Pages.of(model, tokens // PAGE, with_routes=record_routes, mtp=mtp)
         self._deterministic = deterministic
@@ -96,10 +92,8 @@ class Engine:
         self._max_waiting = max_waiting
         weights = self.model.state_dict() | (mtp.state_dict() if mtp else {})
         self._swaps = Swaps(weights)
-        self._lower: LowerLevels | None = None
-        if spill is not None:
-            origin = [repr(model.config), pages.layout, self._precision()]
-            self._lower = LowerLevels(PageStore(spill, pages), weights, origin)
+        origin = [repr(model.config), pages.layout, self._precision()]
+        self._lower = LowerLevels(PageStore(spill, pages), weights, origin) if spill else None
         self._scheduler = Scheduler(pages, slots=slots, step_tokens=step_tokens, lower=self._lower)
         self._lock = threading.Lock()  # of the queue's entrance
         self._arrived: list[Running] = []
@@ -377,3 +371,19 @@ class Engine:
         routes = self._scheduler.pages.routes
         assert routes is not None
         return routes[sequence.pages].flatten(0, 1)[: sequence.held].cpu()
+
+
+def _check_sizes(
+    context: int, slots: int, step_tokens: int, cache_tokens: int, max_waiting: int | None
+) -> None:
+    if (
+        min(context, slots) < 1
+        or step_tokens < slots
+        or cache_tokens < PAGE
+        or (max_waiting is not None and max_waiting < 0)
+    ):
+        raise ValueError(
+            "expected a context and at least one slot, a step token for each slot, a page of "
+            f"{PAGE} tokens and no fewer than 0 that wait, got context={context}, slots={slots}, "
+            f"step_tokens={step_tokens}, cache_tokens={cache_tokens}, max_waiting={max_waiting}"
+        )

@@ -154,3 +154,15 @@ def test_settings_that_leave_no_finite_logits_fail_their_request_alone(
 def test_a_bias_that_would_drown_all_others_is_refused(bias: float) -> None:
     with pytest.raises(ValueError, match="finite numbers or -inf"):
         GenRequest(prompt_ids=(1,), max_tokens=1, logit_bias={5: bias})
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{"context": -5}, {"slots": 0}, {"step_tokens": 1}, {"cache_tokens": 3}, {"max_waiting": -1}],
+    ids=str,
+)
+def test_an_engine_of_sizes_that_make_no_sense_is_refused(
+    sizes: dict[str, int], make_config: Callable[..., ModelConfig]
+) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(sizes))}={next(iter(sizes.values()))}"):
+        Engine(Model(make_config()), **{"slots": 2, **sizes})  # type: ignore[arg-type]

@@ -44,6 +44,7 @@ def furnished() -> Any:
     sheet.row_dimensions[4].outlineLevel = 1
     sheet.sheet_properties.tabColor = "FF0000"
     sheet.page_margins.left = 2
+    assert sheet.oddHeader is not None
     sheet.oddHeader.center.text = "Confidential"
     chart = BarChart()
     chart.title, chart.y_axis.title = "Prices", "Euro"
