@@ -1,4 +1,4 @@
-"""Rules about rendered pages: none empty, nothing off the page, nothing too small to read.
+"""Rules about rendered pages: none empty, nothing off the page, too small to read or out of sight.
 
 They see words and ink as LibreOffice lays them out. Taste is not judged.
 """
@@ -31,10 +31,12 @@ def check_pages(
     """
     low, high = count
     number = [] if low <= len(pages) <= high else [f"expected {low} to {high}, got {len(pages)}"]
-    empty, off, small = [], [], []
+    empty, off, small, blank = [], [], [], []
     for at, page in enumerate(pages, 1):
         if not page["words"] and page["ink"] < EMPTY_INK:
             empty.append(f"page {at} is empty")
+        for text in page.get("unseen", ()):
+            blank.append(f"page {at}: {text!r} is covered or in the colour of its ground")
         for x0, y0, x1, y1, text in page["words"]:
             inside = x0 >= -EDGE_PT and y0 >= -EDGE_PT
             inside = inside and x1 <= page["width"] + EDGE_PT and y1 <= page["height"] + EDGE_PT
@@ -47,4 +49,5 @@ def check_pages(
         summary("no empty page", empty),
         summary("on the page", off),
         summary("readable size", small),
+        summary("in sight", blank),
     )

@@ -12,6 +12,8 @@ from rollmill.workspaces import DockerProvider, Workspace, WorkspaceSpec, opened
 from .edits import edited, failed, run
 
 HEAD = """
+from pptx.dml.color import RGBColor
+from pptx.enum.dml import MSO_THEME_COLOR
 from pptx import Presentation
 from pptx.util import Pt, Inches
 from pptx.chart.data import CategoryChartData
@@ -74,6 +76,41 @@ DAMAGES = {
         "no overflow",
     ),
 }
+NOTE = GOLD + BOX.format(7, 2) + 'b.text = "Oslo leads"\nr = b.text_frame.paragraphs[0].runs[0]\n'
+COVER = """
+x = s[1].shapes.add_shape(1, Inches(6.9), Inches(1.9), Inches(3), Inches(1))
+x.fill.solid(); x.fill.fore_color.rgb = RGBColor(255, 255, 255)
+"""
+CELLS = "for c in [c for row in t.rows for c in row.cells]:\n    "
+UNSEEN = {
+    "white": NOTE + "r.font.color.rgb = RGBColor(255, 255, 255)",
+    "nearly white": NOTE + "r.font.color.rgb = RGBColor(250, 250, 250)",
+    "white by the theme": NOTE + "r.font.color.theme_color = MSO_THEME_COLOR.BACKGROUND_1",
+    "black on black": NOTE + "b.fill.solid(); b.fill.fore_color.rgb = RGBColor(0, 0, 0)",
+    "one point": NOTE + "r.font.size = Pt(1)",
+    "covered": NOTE + COVER,
+    "covered by a picture's place": NOTE + COVER + "x.text_frame.text = 'x'",
+    "off the slide": NOTE + "b.left = Inches(20)",
+    "hidden shape": NOTE + 'b._element.nvSpPr.cNvPr.set("hidden", "1")',
+    "in the notes": GOLD + 's[1].notes_slide.notes_text_frame.text = "Oslo leads"',
+}
+SEEN = {
+    "plain": NOTE,
+    "white on blue": NOTE
+    + "r.font.color.rgb = RGBColor(255, 255, 255)\n"
+    + "b.fill.solid(); b.fill.fore_color.rgb = RGBColor(0, 0, 160)",
+    "white on a dark slide": NOTE
+    + "r.font.color.rgb = RGBColor(255, 255, 255)\n"
+    + "g = s[1].background.fill; g.solid(); g.fore_color.rgb = RGBColor(0, 0, 0)\n"
+    + "h = s[1].shapes.title.text_frame.paragraphs[0].runs[0].font\n"
+    + "h.color.rgb = RGBColor(255, 255, 255)",
+    "grey, of eight points": NOTE
+    + "r.font.color.rgb = RGBColor(128, 128, 128); r.font.size = Pt(8)",
+    "over a shape": GOLD + COVER + NOTE.removeprefix(GOLD),
+    "beside a shape": NOTE + COVER.replace("6.9), Inches(1.9", "8.8), Inches(1.4"),
+    "below a frame": NOTE + COVER + "x.fill.background()",
+    "in a title's run": GOLD + 's[1].shapes.title.text = "Cities"\n' + NOTE.removeprefix(GOLD),
+}
 SPEC = VerifierSpec(name="deck", params={"path": "d.pptx"})
 
 
@@ -106,8 +143,41 @@ async def test_a_slide_of_data_passes_and_each_damage_fails(provider: DockerProv
             assert (broken.outcome, broken.score) == ("fail", 0.0)
 
 
+@pytest.mark.office
+async def test_only_text_that_is_seen_is_there(provider: DockerProvider) -> None:
+    async with opened(provider, WorkspaceSpec(image="office")) as workspace:
+        seed = await run(workspace, SEED, "d.pptx")
+    spec = WorkspaceSpec(image="office", seed=pack_tree({"d.pptx": seed}))
+    wanted = [{"at": 2, "title": "Cities", "contains": ["Oslo leads"], "absent": ["Bergen"]}]
+    table = [{"at": 2, "table": [["City", "Sales"], ["Oslo", 1200]]}]
+    async with opened(provider, spec) as workspace:
+        white, hidden, *decks = await edited(
+            workspace,
+            OPEN,
+            [
+                GOLD + CELLS + "c.text_frame.paragraphs[0].runs[0].font.color.rgb = "
+                "RGBColor(252, 252, 252); c.fill.solid(); c.fill.fore_color.rgb = "
+                "RGBColor(255, 255, 255)",
+                NOTE + 's[1]._element.set("show", "0")',
+                *UNSEEN.values(),
+                *SEEN.values(),
+            ],
+        )
+        for name, data in zip([*UNSEEN, *SEEN], decks, strict=True):
+            verdict = await verdict_of(workspace, data, slides=wanted)
+            told = "slide 2: contains Oslo leads" if name in UNSEEN else ""
+            assert failed(verdict) == told, (name, verdict.checks)
+        verdict = await verdict_of(workspace, white, slides=table)
+        assert failed(verdict) == "slide 2: table", verdict.checks
+        verdict = await verdict_of(workspace, hidden, slides=wanted)
+        assert "slide 2: absent Bergen" in failed(verdict)
+        assert "slide 2: title" in failed(verdict)
+        assert verdict.score == 0.0
+
+
 def shape(name: str, *box: float) -> dict[str, Any]:
-    return {"name": name, "kind": "sp", "text": "x", "rows": [], "chart": None, "box": list(box)}
+    told = {"text": "x", "unseen": "", "rows": [], "chart": None}
+    return {"name": name, "kind": "sp", "box": list(box), **told}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,9 @@
-"""Reads a .pptx: its slides in order, with the place and content of every shape, and its charts."""
+"""Reads a .pptx: its slides in order, with the place and content of every shape, and its charts.
+
+What no reader sees is told apart: text in the colour of its ground or tiny, shapes that are hidden
+or lie off the slide. Where a shape lies under another, or the style of a table says what is behind
+its text, the rendered page decides (`under`).
+"""
 
 from __future__ import annotations
 
@@ -10,12 +15,16 @@ from xml.etree.ElementTree import Element, canonicalize
 
 from .answering import Refusal, answer, parsing
 from .archive import link, local, named, parts_of, related, tree, weigh
-from .rendering import render
+from .deck_sight import Palette, covering, in_doubt, shared, unseen_texts
+from .rendering import lost_words, render
 
 FILTER = "Impress MS PowerPoint 2007 XML"
 MAX_SLIDES = 60
 EMU_PER_PT = 12700
 SHAPES = ("sp", "pic", "graphicFrame", "cxnSp")
+TOUCHED = 0.02
+"""Share of a shape under another from which on the rendered page says what is covered."""
+LEAST_CHART_PT = 20.0
 SHARED = ("slideMaster", "theme", "notesMaster")
 
 
@@ -30,9 +39,23 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
     reading: dict[str, Any] = {"deck": deck(path), "original": None, "pages": []}
     if request["original"]:
         reading["original"] = deck(Path(request["original"]))
-    if request["render"]:
+    slides = [slide for slide in reading["deck"]["slides"] if not slide["hidden"]]
+    if request["render"] or any(shape["under"] for slide in slides for shape in slide["shapes"]):
         reading["pages"] = render(path, FILTER, request["timeout_s"])
+        for slide, page in zip(slides, reading["pages"], strict=False):
+            for shape in slide["shapes"]:
+                if shape["under"]:
+                    _uncover(shape, lost_words(page))
     return reading
+
+
+def _uncover(shape: dict[str, Any], lost: set[str]) -> None:
+    """Take from a shape what the rendered page does not show: lines of text, or a whole table."""
+    lines = shape["text"].split("\n")
+    shape["text"] = "\n".join(line for line in lines if lost.isdisjoint(line.split()))
+    shape["unseen"] += "\n".join(line for line in lines if not lost.isdisjoint(line.split()))
+    if any(not lost.isdisjoint(cell.split()) for row in shape["rows"] for cell in row):
+        shape["rows"] = []
 
 
 def deck(path: Path) -> dict[str, Any]:
@@ -47,10 +70,11 @@ def deck(path: Path) -> dict[str, Any]:
         order = [targets.get(link(each), "") for each in named(show, "sldId")]
         if len(order) > MAX_SLIDES:
             raise Refusal("too_big", f"it has {len(order)} slides, over {MAX_SLIDES}")
+        page = [0.0, 0.0, *(int(size.get(each, "0")) / EMU_PER_PT for each in ("cx", "cy"))]
         return {
-            "width": int(size.get("cx", "0")) / EMU_PER_PT,
-            "height": int(size.get("cy", "0")) / EMU_PER_PT,
-            "slides": [_slide(archive, part) for part in order],
+            "width": page[2],
+            "height": page[3],
+            "slides": [_slide(archive, part, page) for part in order],
             "parts": dict(_shared(archive, main_part)),
         }
 
@@ -70,12 +94,30 @@ def _digest(xml: bytes) -> str:
     return hashlib.sha256(canonicalize(xml.decode("utf-8")).encode()).hexdigest()[:16]
 
 
-def _slide(archive: Mapping[str, bytes], part: str) -> dict[str, Any]:
+def _slide(archive: Mapping[str, bytes], part: str, page: list[float]) -> dict[str, Any]:
     root = tree(archive[part])
     links = {key: (kind, target) for key, kind, target in related(archive, part)}
     layout = next((t for kind, t in links.values() if kind == "slideLayout"), "")
-    places = _inherited(archive, layout)
-    shapes = [_shape(e, archive, links, places) for e in _shapes(root)]
+    chain = [root, *_chain(archive, layout)]
+    theme = _theme(archive, layout)
+    palette, places = Palette(theme, chain), _inherited(archive, layout)
+    shapes: list[dict[str, Any]] = []
+    over: list[list[float]] = []
+    for element, box in reversed(list(_shapes(root))):
+        looks = _looks(element, chain[1:])
+        unseen = list(_take_out(element, palette, looks))
+        shape = _shape(element, archive, links, places, box)
+        shape["unseen"] = "\n".join(unseen)
+        if _is_lost(shape, element, page):
+            shape["unseen"] += shape["text"]
+            shape |= {"text": "", "rows": [], "chart": None}
+        at = shape["box"]
+        under = at is not None and any(shared(at, each) > TOUCHED for each in over)
+        shape["under"] = under or in_doubt(element, palette)
+        if at is not None and covering(element, palette):
+            over.append(at)
+        shapes.append(shape)
+    shapes.reverse()
     notes = next((t for kind, t in links.values() if kind == "notesSlide"), "")
     told = _texts(tree(archive[notes])) if notes in archive else ""
     title = next((s["text"] for s in shapes if s["role"] in ("title", "ctrTitle")), "")
@@ -87,6 +129,53 @@ def _slide(archive: Mapping[str, bytes], part: str) -> dict[str, Any]:
         "hidden": root.get("show") in ("0", "false"),
         "digest": _slide_digest(archive, part, links),
     }
+
+
+def _chain(archive: Mapping[str, bytes], layout: str) -> list[Element]:
+    """The layout and its master."""
+    masters = [t for _, kind, t in related(archive, layout) if kind == "slideMaster"]
+    return [tree(archive[part]) for part in (layout, *masters) if part in archive]
+
+
+def _theme(archive: Mapping[str, bytes], layout: str) -> Element | None:
+    masters = [t for _, kind, t in related(archive, layout) if kind == "slideMaster"]
+    themes = [t for m in masters for _, kind, t in related(archive, m) if kind == "theme"]
+    return next((tree(archive[part]) for part in themes if part in archive), None)
+
+
+def _looks(element: Element, chain: list[Element]) -> list[Element]:
+    """Where a placeholder takes its looks from: those of layout and master, then their styles."""
+    holder = next(named(element, "ph"), None)
+    if holder is None:
+        return []
+    role, key = holder.get("type", "body"), holder.get("idx", "0")
+    alike = [
+        other
+        for root in chain
+        for other, _ in _shapes(root)
+        for each in named(other, "ph")
+        if key == each.get("idx", "0") or role == each.get("type", "body")
+    ]
+    style = "titleStyle" if role in ("title", "ctrTitle") else "bodyStyle"
+    return [*alike, *(e for root in chain for e in named(root, style))]
+
+
+def _take_out(element: Element, palette: Palette, looks: list[Element]) -> Iterator[str]:
+    """Take the text out of runs that no reader sees; what stood there."""
+    for run in list(unseen_texts(element, palette, looks)):
+        for text in named(run, "t"):
+            yield text.text or ""
+            text.text = ""
+
+
+def _is_lost(shape: Mapping[str, Any], element: Element, page: list[float]) -> bool:
+    """Whether a shape is hidden, off the slide, or a chart of no size."""
+    if any(e.get("hidden") in ("1", "true") for e in named(element, "cNvPr")):
+        return True
+    box = shape["box"]
+    if box is None or not box[2] * box[3]:
+        return bool(shape["chart"]) and box is not None
+    return shared(box, page) < 0.5 or (bool(shape["chart"]) and min(box[2:]) < LEAST_CHART_PT)
 
 
 def _slide_digest(
@@ -102,17 +191,50 @@ def _slide_digest(
     return hashlib.sha256(" ".join(whole).encode()).hexdigest()[:16]
 
 
-def _shapes(root: Element) -> Iterator[Element]:
+def _shapes(root: Element) -> Iterator[tuple[Element, list[float] | None]]:
+    """Each shape and its place on the slide, out of all groups; None = it names none."""
     for group in named(root, "spTree"):
-        yield from _in_group(group)
+        yield from _in_group(group, (1.0, 1.0, 0.0, 0.0))
 
 
-def _in_group(group: Element) -> Iterator[Element]:
+def _in_group(
+    group: Element, moved: tuple[float, float, float, float]
+) -> Iterator[tuple[Element, list[float] | None]]:
+    across, down, right, below = moved
     for child in group:
         if local(child) in SHAPES:
-            yield child
+            box = _box(child)
+            if box is not None:
+                left, top, width, height = box
+                box = [left * across + right, top * down + below, width * across, height * down]
+            yield child, box
         elif local(child) == "grpSp":
-            yield from _in_group(child)
+            own = next((e for e in child if local(e) == "nvGrpSpPr"), child)
+            if any(e.get("hidden") in ("1", "true") for e in named(own, "cNvPr")):
+                continue
+            yield from _in_group(child, _moved(child, moved))
+
+
+def _moved(
+    group: Element, moved: tuple[float, float, float, float]
+) -> tuple[float, float, float, float]:
+    """How places within a group become places on the slide: times across and down, then moved."""
+    frame = next((e for e in group if local(e) == "grpSpPr"), group)
+    outer = _box(frame)
+    inner = [
+        int(next((e.get(key, "0") for e in named(frame, name)), "0")) / EMU_PER_PT
+        for name, key in (("chOff", "x"), ("chOff", "y"), ("chExt", "cx"), ("chExt", "cy"))
+    ]
+    if outer is None or not (inner[2] and inner[3]):
+        return moved
+    across, down = outer[2] / inner[2], outer[3] / inner[3]
+    right, below = outer[0] - inner[0] * across, outer[1] - inner[1] * down
+    return (
+        moved[0] * across,
+        moved[1] * down,
+        moved[0] * right + moved[2],
+        moved[1] * below + moved[3],
+    )
 
 
 def _shape(
@@ -120,6 +242,7 @@ def _shape(
     archive: Mapping[str, bytes],
     links: Mapping[str, tuple[str, str]],
     places: Mapping[str, list[float]],
+    box: list[float] | None,
 ) -> dict[str, Any]:
     holder = next(named(element, "ph"), None)
     role = "" if holder is None else holder.get("type", "body")
@@ -131,7 +254,7 @@ def _shape(
         "name": next((e.get("name", "") for e in named(element, "cNvPr")), ""),
         "kind": local(element),
         "role": role,
-        "box": _box(element) or places.get(key) or places.get(role),
+        "box": box or places.get(key) or places.get(role),
         "text": "" if rows else _texts(element),
         "rows": rows,
         "chart": _chart(tree(archive[target])) if target in archive else None,
@@ -145,8 +268,8 @@ def _inherited(archive: Mapping[str, bytes], layout: str) -> dict[str, list[floa
     for part in (*masters, layout):
         if part not in archive:
             continue
-        for element in _shapes(tree(archive[part])):
-            holder, box = next(named(element, "ph"), None), _box(element)
+        for element, box in _shapes(tree(archive[part])):
+            holder = next(named(element, "ph"), None)
             if holder is not None and box is not None:
                 found[holder.get("type", "body")] = box
                 found[holder.get("idx", "0")] = box

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections import Counter
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from .soffice import convert, run
 MAX_PAGES = 60
 MAX_WORDS = 3000
 """Words kept of one page."""
-RASTER_DPI = 24
+RASTER_DPI = 96
+FLAT = 8
+"""Where greys differ less than this within the box of a word, there is no word to see."""
 INK = 245
 """A grey value below this is ink."""
 PAGE = re.compile(r'<page width="([\d.]+)" height="([\d.]+)">(.*?)</page>', re.DOTALL)
@@ -25,6 +28,8 @@ WORD = re.compile(
 
 def render(path: Path, reader: str, timeout_s: float) -> list[dict[str, Any]]:
     """Each page: width and height in points, words as [x0, y0, x1, y1, text], share of ink.
+
+    `unseen` counts, for each word, in how many of its places the page is blank.
 
     Raises:
         Refusal: LibreOffice or poppler left nothing, or there are too many pages.
@@ -47,7 +52,37 @@ def render(path: Path, reader: str, timeout_s: float) -> list[dict[str, Any]]:
             raise Refusal("too_big", f"it has {len(pages)} pages, over {MAX_PAGES}")
         for page, picture in zip(pages, sorted(scratch.glob("page*.png")), strict=True):
             page["ink"] = ink_of(picture)
+            page["unseen"] = blank_words(page["words"], picture)
     return pages
+
+
+def blank_words(words: list[list[Any]], picture: Path) -> dict[str, int]:
+    """Words that the page does not show where they stand: in the colour of the ground, or covered.
+
+    Returns: word -> in how many places.
+    """
+    from PIL import Image
+
+    found: dict[str, int] = {}
+    scale = RASTER_DPI / 72
+    with Image.open(picture) as image:
+        grey = image.convert("L")
+        for x0, y0, x1, y1, word in words:
+            edges = (x0 * scale, y0 * scale, x1 * scale + 1, y1 * scale + 1)
+            left, top, right, bottom = (max(0, int(edge)) for edge in edges)
+            right, bottom = min(right, grey.width), min(bottom, grey.height)
+            if not any(map(str.isalnum, word)) or left >= right or top >= bottom:
+                continue
+            shades = grey.crop((left, top, right, bottom)).tobytes()
+            if max(shades) - min(shades) < FLAT:
+                found[word] = found.get(word, 0) + 1
+    return found
+
+
+def lost_words(page: dict[str, Any]) -> set[str]:
+    """The words that a page shows in none of their places."""
+    counts = Counter(word for *_, word in page["words"])
+    return {word for word, count in page["unseen"].items() if count >= counts[word]}
 
 
 def ink_of(picture: Path) -> float:
