@@ -131,7 +131,7 @@ def python(code: str) -> ToolCall:
     return bash(f"python3 - <<'EOF'\n{code.strip()}\nEOF")
 
 
-def _task(
+def hand_made(
     *,
     domain: Domain,
     image: str,
@@ -174,7 +174,7 @@ def code_task() -> Task:
         "timeout_s": 60.0,
         "test_timeout_s": 5.0,
     }
-    return _task(
+    return hand_made(
         domain="coding",
         image="python",
         files=without_history(),
@@ -200,7 +200,7 @@ def workbook_task() -> Task:
         {"sheet": "Sales", "top_left": "D2", "values": [[10], [14.5], [27]], "formula": True},
         {"sheet": "Total", "top_left": "A1", "values": [[51.5]], "formula": True},
     ]
-    return _task(
+    return hand_made(
         domain="cowork",
         image="office",
         files={"shop.xlsx": buffer.getvalue()},
@@ -222,7 +222,7 @@ def memo_task() -> Task:
         {"name": "risk", "text": RISK, "kind": "critical"},
         {"name": "date", "text": DATE},
     ]
-    return _task(
+    return hand_made(
         domain="cowork",
         image="python",
         files={"memo.md": b"To be written.\n"},
@@ -234,7 +234,7 @@ def memo_task() -> Task:
 
 
 def answer_task() -> Task:
-    return _task(
+    return hand_made(
         domain="cowork",
         image="python",
         files={"shop.csv": b"Item,Value\nInk,51.5\nPen,10\n"},
