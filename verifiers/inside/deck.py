@@ -40,7 +40,8 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
     if request["original"]:
         reading["original"] = deck(Path(request["original"]))
     slides = [slide for slide in reading["deck"]["slides"] if not slide["hidden"]]
-    if request["render"] or any(shape["under"] for slide in slides for shape in slide["shapes"]):
+    doubt = any(shape["under"] for slide in slides for shape in slide["shapes"])
+    if slides and (request["render"] or doubt):  # LibreOffice makes no pages of hidden slides alone
         reading["pages"] = render(path, FILTER, request["timeout_s"])
         for slide, page in zip(slides, reading["pages"], strict=False):
             for shape in slide["shapes"]:
