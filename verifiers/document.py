@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..workspaces import Workspace
-from .layout import check_pages
+from .layout import check_pages, is_lost
 from .reading import lay_original, read_inside, summary, unreadable
 from .sameness import even, same_rows
 from .types import Check, Verdict, VerifierSpec, judge_edit, new_work
 
 EXPECTED = "expected.json"
 HEADING = "heading "
+
+FREE = ("style ", "picture ")
+"""Parts that may come new, for what is written in the declared sections."""
 
 Block = Mapping[str, Any]
 
@@ -35,7 +38,7 @@ class DocumentVerifier:
     """
 
     name: ClassVar[str] = "document"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     async def verify(
         self, workspace: Workspace, spec: VerifierSpec, hidden: Mapping[str, bytes]
@@ -55,20 +58,27 @@ class DocumentVerifier:
         kept = compare_kept(found["document"], found["original"], expected)
         if "pages" in expected:
             kept = (*kept, *check_pages(found["pages"], count=expected["pages"]))
-        work = compare_content(found["document"]["blocks"], expected)
+        work = compare_content(found["document"]["blocks"], expected, found["pages"])
         if found["original"] is not None:
             work, held = new_work(work, compare_content(found["original"]["blocks"], expected))
             kept = (*held, *kept)
         return judge_edit(work, kept, verifier=judged)
 
 
-def compare_content(blocks: Sequence[Block], expected: Mapping[str, Any]) -> tuple[Check, ...]:
-    """One check for the outline, one a text, one a table. Tracked changes count as accepted."""
+def compare_content(
+    blocks: Sequence[Block], expected: Mapping[str, Any], pages: Sequence[Mapping[str, Any]] = ()
+) -> tuple[Check, ...]:
+    """One check for the outline, one a text, one a table. Tracked changes count as accepted.
+
+    Args:
+        pages: as they are rendered, where they were; what is unseen on them is not there.
+    """
     checks = []
     if "outline" in expected:
         got = [[level(block), even(block["text"])] for block in blocks if level(block)]
         wanted = [[depth, even(text)] for depth, text in expected["outline"]]
         wrong = [] if got == wanted else [f"expected {wanted}, got {got}"]
+        wrong += [f"{text!r} cannot be seen" for _, text in wanted if is_lost(text, pages)]
         checks.append(summary("outline", wrong))
     for kind in ("contains", "absent"):
         for each in expected.get(kind, ()):
@@ -76,11 +86,15 @@ def compare_content(blocks: Sequence[Block], expected: Mapping[str, Any]) -> tup
             there = any(even(each["text"]) in even(text) for text in texts)
             place = f" under {each['under']!r}" if "under" in each else ""
             wrong = [] if there == (kind == "contains") else [f"{kind} {each['text']!r}{place}"]
+            if there and kind == "contains" and is_lost(each["text"], pages):
+                wrong = [f"expected {each['text']!r} where it can be seen"]
             checks.append(summary(f"{kind} {each['text'][:40]}", wrong))
     for number, table in enumerate(expected.get("tables", ()), 1):
         found = [b["rows"] for b in _under(blocks, table.get("under")) if b["kind"] == "table"]
         right = any(same_rows(rows, table["rows"], table.get("absolute")) for rows in found)
         wrong = [] if right else [f"expected {table['rows'][:2]}..., got {[r[:2] for r in found]}"]
+        cells = [str(cell) for row in table["rows"] for cell in row]
+        wrong += [f"{cell!r} cannot be seen" for cell in cells if is_lost(cell, pages)]
         checks.append(summary(f"table {number}", wrong))
     return tuple(checks)
 
@@ -105,8 +119,7 @@ def compare_kept(
         changed = [
             f"{name}: expected {was.get(name, 'none')!r} as before, got {parts.get(name, 'none')!r}"
             for name in dict.fromkeys([*was, *parts])
-            if was.get(name) != parts.get(name)
-            and not (name.startswith("style ") and name not in was)
+            if was.get(name) != parts.get(name) and not (name.startswith(FREE) and name not in was)
         ]
         checks.append(summary("other parts", changed))
     return tuple(checks)
@@ -149,6 +162,7 @@ def _whole(block: Block) -> str:
         block["look"],
         block["pictures"],
         block["concealed"],
+        block["digest"],
     ]
     return json.dumps([told, block["rows"]], ensure_ascii=False)
 

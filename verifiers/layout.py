@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .reading import summary
+from .sameness import even
 from .types import Check
 
 MIN_WORD_PT = 5.0
@@ -35,7 +36,8 @@ def check_pages(
     for at, page in enumerate(pages, 1):
         if not page["words"] and page["ink"] < EMPTY_INK:
             empty.append(f"page {at} is empty")
-        for text in page.get("unseen", ()):
+        for place in page["unseen"]:
+            text = page["words"][place][4]
             blank.append(f"page {at}: {text!r} is covered or in the colour of its ground")
         for x0, y0, x1, y1, text in page["words"]:
             inside = x0 >= -EDGE_PT and y0 >= -EDGE_PT
@@ -51,3 +53,18 @@ def check_pages(
         summary("readable size", small),
         summary("in sight", blank),
     )
+
+
+def is_lost(text: str, pages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a text stands on rendered pages, and some word of it is unseen wherever it does."""
+    words = text.split()
+    found = False
+    for page in pages:
+        told, blank = [word for *_, word in page["words"]], set(page["unseen"])
+        for start in range(len(told) - len(words) + 1 if words else 0):
+            places = range(start, start + len(words))
+            if even(text) in even(" ".join(told[start : start + len(words)])):
+                if blank.isdisjoint(places):
+                    return False
+                found = True
+    return found

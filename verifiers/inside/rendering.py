@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections import Counter
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ MAX_PAGES = 60
 MAX_WORDS = 3000
 """Words kept of one page."""
 RASTER_DPI = 96
+RIM = 0.25
+"""Share of a word's box, above and below, that the lines of a table may cross."""
 FLAT = 8
 """Where greys differ less than this within the box of a word, there is no word to see."""
 INK = 245
@@ -29,7 +30,7 @@ WORD = re.compile(
 def render(path: Path, reader: str, timeout_s: float) -> list[dict[str, Any]]:
     """Each page: width and height in points, words as [x0, y0, x1, y1, text], share of ink.
 
-    `unseen` counts, for each word, in how many of its places the page is blank.
+    `unseen` lists the places of words that the page does not show.
 
     Raises:
         Refusal: LibreOffice or poppler left nothing, or there are too many pages.
@@ -56,33 +57,32 @@ def render(path: Path, reader: str, timeout_s: float) -> list[dict[str, Any]]:
     return pages
 
 
-def blank_words(words: list[list[Any]], picture: Path) -> dict[str, int]:
-    """Words that the page does not show where they stand: in the colour of the ground, or covered.
-
-    Returns: word -> in how many places.
-    """
+def blank_words(words: list[list[Any]], picture: Path) -> list[int]:
+    """Places in `words` where the page shows nothing: covered, or in the colour of its ground."""
     from PIL import Image
 
-    found: dict[str, int] = {}
+    found = []
     scale = RASTER_DPI / 72
     with Image.open(picture) as image:
         grey = image.convert("L")
-        for x0, y0, x1, y1, word in words:
-            edges = (x0 * scale, y0 * scale, x1 * scale + 1, y1 * scale + 1)
+        for at, (x0, y0, x1, y1, word) in enumerate(words):
+            rim = (y1 - y0) * RIM
+            edges = (x0 * scale, (y0 + rim) * scale, x1 * scale + 1, (y1 - rim) * scale + 1)
             left, top, right, bottom = (max(0, int(edge)) for edge in edges)
             right, bottom = min(right, grey.width), min(bottom, grey.height)
             if not any(map(str.isalnum, word)) or left >= right or top >= bottom:
                 continue
             shades = grey.crop((left, top, right, bottom)).tobytes()
             if max(shades) - min(shades) < FLAT:
-                found[word] = found.get(word, 0) + 1
+                found.append(at)
     return found
 
 
 def lost_words(page: dict[str, Any]) -> set[str]:
     """The words that a page shows in none of their places."""
-    counts = Counter(word for *_, word in page["words"])
-    return {word for word, count in page["unseen"].items() if count >= counts[word]}
+    blank = set(page["unseen"])
+    seen = {word for at, (*_, word) in enumerate(page["words"]) if at not in blank}
+    return {page["words"][at][4] for at in blank} - seen
 
 
 def ink_of(picture: Path) -> float:
