@@ -14,6 +14,8 @@ BOMB_BYTES = 48 << 20
 BOMB_RATIO = 100
 PARTS: Mapping[str, tuple[str, bytes]] = {
     "hidden_sheet": (r"xl/workbook\.xml", rb'state="(?:very)?[hH]idden"'),
+    "hidden_slide": (r"ppt/slides/slide\d+\.xml", rb'<p:sld [^>]*show="(?:0|false)"'),
+    "hidden_text": (r"word/document\.xml", rb'<w:vanish\b(?! w:val="(?:0|false|off)")'),
     "white_text": (r".*(?:styles|slide\d+|document)\.xml", rb'(?:rgb|val)="(?:FF|00)?FFFFFF"'),
     "external_links": (
         r".*\.rels",

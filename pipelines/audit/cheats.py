@@ -10,6 +10,7 @@ import hashlib
 import random
 import shlex
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from ...model import Message, ToolCall
 from ...workspaces import unpack_tree
@@ -20,7 +21,7 @@ from ..task import Task
 from .cheats_code import CODE_CHEATS
 from .cheats_office import FILE_CHEATS, PACKAGE_CHEATS, TEXT_CHEATS
 
-OFFICE_PACKAGES = (".xlsx", ".docx", ".pptx")
+OFFICE_PACKAGES = tuple(PACKAGE_CHEATS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +87,7 @@ def _setting(task: Task) -> tuple[str, tuple[dict[str, tuple[tuple[str, ...], st
         return _shell(words), (CODE_CHEATS,)
     if output.endswith(OFFICE_PACKAGES):
         words["ANY"] = _package_in(task)
-        return _shell(words), (FILE_CHEATS, PACKAGE_CHEATS)
+        return _shell(words), (FILE_CHEATS, PACKAGE_CHEATS[PurePosixPath(output).suffix])
     return _shell(words), (FILE_CHEATS, TEXT_CHEATS)
 
 
