@@ -38,7 +38,7 @@ class Workbooks:
 
     name: ClassVar[str] = "workbooks"
     domain: ClassVar[Domain] = "cowork"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     images: ClassVar[tuple[str, ...]] = (IMAGE,)
 
     def __init__(self, tables: Path | None = None) -> None:

@@ -87,6 +87,8 @@ def make(scene: Scene) -> Draft:
     heading, meaning = summary.heading.format(number), summary.meaning.format(number)
     live = bool(summary.function) and scene.rng.random() < 0.6
     grid, new = scene.grid(sample.frame), scene.pick(SHEETS)
+    variants = _variants(scene, grid, new, summary, (category, number)) if live else []
+    live = live and bool(variants)
     ask = scene.pick(ASKS).format(book=scene.book, new=new, sheet=grid.sheet, category=category)
     content = scene.pick(CONTENTS).format(category=category, heading=heading, meaning=meaning)
     formulas = " Column B must hold formulas." if live else ""
@@ -112,7 +114,7 @@ def make(scene: Scene) -> Draft:
                 region(new, "A1", [[category, heading], *([name] for name in found.index)]),
                 region(new, "B2", [[value] for value in found], formula=live),
             ],
-            "variants": _variants(scene, grid, new, summary, (category, number)) if live else [],
+            "variants": variants,
         },
         solution=(
             look(scene, scene.book),
@@ -130,7 +132,10 @@ def _found(frame: pd.DataFrame, summary: Summary, category: str, number: str) ->
 def _variants(
     scene: Scene, grid: Grid, new: str, summary: Summary, columns: tuple[str, str]
 ) -> list[Any]:
-    """Other numbers; for a count, which no number changes, another category of one row."""
+    """Other numbers; for a count, which no number changes, another category of one row.
+
+    Without any, nothing could tell formulas from constants, and none are asked for.
+    """
     category, number = columns
     if summary.function != "COUNTIF":
         other, changes = shaken(scene, grid, [number])

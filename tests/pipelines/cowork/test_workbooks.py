@@ -70,6 +70,18 @@ async def test_every_template_takes_part_and_words_its_task_in_few_words(
         assert all(len(str(call.arguments)) < 1200 for m in task.solution for call in m.calls)
 
 
+async def test_whoever_must_write_formulas_is_judged_on_other_inputs_too(
+    family: Workbooks, shops: LoadedTable
+) -> None:
+    found = set()
+    for task in await tasks(family, shops, 24):
+        expected = json.loads(task.hidden["expected.json"])
+        live = any(region.get("formula") for region in expected.get("regions", ()))
+        assert not live or expected["variants"], task.instruction
+        found.add(live)
+    assert found == {True, False}
+
+
 async def test_an_unknown_table_lists_the_choices(family: Workbooks, shops: LoadedTable) -> None:
     with pytest.raises(SourceError, match="unknown table 'shop'; choose one of: shops"):
         await family.prepare("shop", NOWHERE, None)  # type: ignore[arg-type]
