@@ -195,17 +195,24 @@ def workbook_task() -> Task:
     book.create_sheet("Notes")["A1"] = "Prices in euro"
     buffer = io.BytesIO()
     book.save(buffer)
-    regions = [
-        {"sheet": "Sales", "top_left": "D1", "values": [["Value"]]},
+    live = [
         {"sheet": "Sales", "top_left": "D2", "values": [[10], [14.5], [27]], "formula": True},
         {"sheet": "Total", "top_left": "A1", "values": [[51.5]], "formula": True},
     ]
+    then = [
+        {"sheet": "Sales", "top_left": "D2", "values": [[20], [14.5], [3]]},
+        {"sheet": "Total", "top_left": "A1", "values": [[37.5]]},
+    ]
+    expected = {
+        "regions": [{"sheet": "Sales", "top_left": "D1", "values": [["Value"]]}, *live],
+        "variants": [{"changes": {"Sales": {"B2": 5, "C4": 1}}, "regions": then}],
+    }
     return hand_made(
         domain="cowork",
         image="office",
         files={"shop.xlsx": buffer.getvalue()},
         verifier=VerifierSpec(name="workbook", params={"path": "shop.xlsx"}),
-        hidden={"expected.json": json.dumps({"regions": regions}).encode()},
+        hidden={"expected.json": json.dumps(expected).encode()},
         artifacts=("shop.xlsx",),
         solution=python(GOLD_BOOK),
     )
