@@ -176,7 +176,7 @@ async def test_only_text_that_is_seen_is_there(provider: DockerProvider) -> None
 
 
 def shape(name: str, *box: float) -> dict[str, Any]:
-    told = {"text": "x", "unseen": "", "rows": [], "chart": None}
+    told: dict[str, Any] = {"text": "x", "unseen": "", "rows": [], "chart": None}
     return {"name": name, "kind": "sp", "box": list(box), **told}
 
 
