@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 from ..workspaces import Workspace
 from .layout import check_pages, is_lost
-from .reading import lay_original, read_inside, summary, unreadable
+from .reading import lay_original, read_inside, saved_by_office, summary, unreadable
 from .sameness import even, same_rows
-from .types import Check, Verdict, VerifierSpec, judge_edit, new_work
+from .types import Check, Verdict, VerifierSpec, failures, judge_edit, new_work
 
 EXPECTED = "expected.json"
 HEADING = "heading "
@@ -45,17 +45,17 @@ class DocumentVerifier:
     ) -> Verdict:
         """Judge the document in `workspace`; see `Verifier.verify`."""
         path, expected = spec.params["path"], json.loads(hidden[EXPECTED])
-        request = {
-            "path": path,
-            "original": await lay_original(workspace, path),
-            "render": "pages" in expected,
-        }
+        original = await lay_original(workspace, path)
+        request = {"path": path, "original": original, "render": "pages" in expected}
         found = await read_inside(workspace, "document", request)
         judged = f"{self.name}@{self.version}"
         if found["ending"] != "read":
             check = unreadable(path, "a document", found["ending"], found["detail"])
             return judge_edit((check,), (), verifier=judged)
         kept = compare_kept(found["document"], found["original"], expected)
+        if original is not None and any(check.outcome == "fail" for check in kept):
+            for saved in await saved_by_office(workspace, original):
+                kept = min(kept, compare_kept(found["document"], saved, expected), key=failures)
         if "pages" in expected:
             kept = (*kept, *check_pages(found["pages"], count=expected["pages"]))
         work = compare_content(found["document"]["blocks"], expected, found["pages"])

@@ -71,6 +71,12 @@ async def lay_original(workspace: Workspace, path: str) -> str | None:
     return original
 
 
+async def saved_by_office(workspace: Workspace, original: str) -> list[Any]:
+    """What the module of a seed's document or deck finds after LibreOffice saved it unchanged."""
+    found = await read_inside(workspace, "resaved", {"original": original})
+    return list(found["saved"]) if found["ending"] == "read" else []
+
+
 def unreadable(path: str, wanted: str, ending: str, detail: str) -> Check:
     """A file that is no such file fails; one that LibreOffice cannot take tells nothing."""
     outcome: Outcome = "unscored" if ending in UNTOLD else "fail"

@@ -78,6 +78,11 @@ def judge_edit(
     return Verdict(outcome="fail", score=done * share_kept, checks=whole.checks, verifier=verifier)
 
 
+def failures(checks: tuple[Check, ...]) -> int:
+    """How many of the checks fail."""
+    return sum(check.outcome == "fail" for check in checks)
+
+
 def new_work(
     after: tuple[Check, ...], before: tuple[Check, ...]
 ) -> tuple[tuple[Check, ...], tuple[Check, ...]]:

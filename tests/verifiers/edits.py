@@ -22,6 +22,19 @@ async def edited(workspace: Workspace, opening: str, edits: Sequence[str]) -> li
     return [await workspace.get(f"/tmp/{at}", max_bytes=4 << 20) for at in range(len(edits))]
 
 
+async def by_office(workspace: Workspace, data: bytes, ending: str, reader: str) -> bytes:
+    """A file as LibreOffice saves it."""
+    place = "/tmp/converted"
+    await workspace.put(f"{place}/file{ending}", data)
+    command = [
+        *("soffice", f"-env:UserInstallation=file://{place}/profile", "--headless"),
+        *("--convert-to", f"{ending[1:]}:{reader}", "--outdir", f"{place}/out", f"file{ending}"),
+    ]
+    done = await workspace.exec(command, cwd=place, timeout_s=120)
+    assert done.exit_code == 0, done.stderr
+    return await workspace.get(f"{place}/out/file{ending}", max_bytes=4 << 20)
+
+
 def failed(verdict: Verdict) -> str:
     """The names of the checks that did not pass."""
     return " ".join(check.name for check in verdict.checks if check.outcome != "pass")

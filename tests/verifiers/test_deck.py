@@ -9,7 +9,7 @@ from rollmill.verifiers import Verdict, VerifierSpec
 from rollmill.verifiers.deck import DeckVerifier, check_shapes
 from rollmill.workspaces import DockerProvider, Workspace, WorkspaceSpec, opened, pack_tree
 
-from .edits import edited, failed, run
+from .edits import by_office, edited, failed, run
 
 HEAD = """
 from pptx.dml.color import RGBColor
@@ -136,6 +136,11 @@ async def test_a_slide_of_data_passes_and_each_damage_fails(provider: DockerProv
             verdict = await verdict_of(workspace, data, **(LAYOUT if needs_layout else {}))
             assert verdict.outcome == "fail", name
             assert watched in failed(verdict), (name, verdict.checks)
+        for name in ("", "another slide", "order"):
+            data = spoiled[[*DAMAGES].index(name)] if name else good
+            saved = await by_office(workspace, data, ".pptx", "Impress MS PowerPoint 2007 XML")
+            watched = "unchanged" if name else ""
+            assert failed(await verdict_of(workspace, saved)) == watched, name
         verdict = await verdict_of(workspace, nothing)
         assert (verdict.outcome, verdict.score) == ("fail", 0.0)
         for data in (b"", seed[:-300]):

@@ -10,7 +10,7 @@ from rollmill.verifiers.document import DocumentVerifier
 from rollmill.verifiers.layout import check_pages
 from rollmill.workspaces import DockerProvider, Workspace, WorkspaceSpec, opened, pack_tree
 
-from .edits import edited, failed, run
+from .edits import by_office, edited, failed, run
 
 SEED = """
 import docx
@@ -203,6 +203,10 @@ async def test_an_edit_in_its_section_passes_and_each_damage_fails(
             assert verdict.outcome == "fail", name
             assert watched in failed(verdict), (name, verdict.checks)
         assert (await verdict_of(workspace, nothing)).score == 0.0
+        for name, watched in {"": "", "bold lost": "unchanged", "margin": "other parts"}.items():
+            data = spoiled[[*DAMAGES].index(name)] if name else good
+            saved = await by_office(workspace, data, ".docx", "MS Word 2007 XML")
+            assert failed(await verdict_of(workspace, saved)) == watched, name
 
         verdict = await verdict_of(workspace, tracked, tracked=True)
         assert verdict.outcome == "pass", verdict.checks

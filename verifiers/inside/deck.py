@@ -8,6 +8,7 @@ its text, the rendered page decides (`under`).
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ FILTER = "Impress MS PowerPoint 2007 XML"
 MAX_SLIDES = 60
 EMU_PER_PT = 12700
 SHAPES = ("sp", "pic", "graphicFrame", "cxnSp")
+TRACES = {
+    r' id="\{[0-9A-Fa-f-]{36}\}"': "",  # of a field
+    r'(:cNvPr [^>]*?)\bid="\d+"': r"\1",
+    r"(?<=>)(?<!<a:t>)\s+(?=<)": "",
+}
+"""What programs write differently each time, in canonical XML."""
 TOUCHED = 0.02
 """Share of a shape under another from which on the rendered page says what is covered."""
 LEAST_CHART_PT = 20.0
@@ -92,7 +99,11 @@ def _shared(archive: Mapping[str, bytes], part: str) -> Iterator[tuple[str, str]
 
 
 def _digest(xml: bytes) -> str:
-    return hashlib.sha256(canonicalize(xml.decode("utf-8")).encode()).hexdigest()[:16]
+    """A part in a few letters, but for ids that programs draw anew and space between elements."""
+    plain = canonicalize(xml.decode("utf-8"))
+    for pattern, instead in TRACES.items():
+        plain = re.sub(pattern, instead, plain)
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 def _slide(archive: Mapping[str, bytes], part: str, page: list[float]) -> dict[str, Any]:

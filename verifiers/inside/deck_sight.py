@@ -45,11 +45,11 @@ class Palette:
         if reference is not None:
             plain = reference.get("idx") == PLAIN_GROUND
             return [self.colour(reference) if plain else UNKNOWN]
-        return self.fill(ground) or [WHITE]
+        return next((self.fill(e) for e in ground if local(e) == "bgPr"), None) or [WHITE]
 
     def fill(self, element: Element) -> list[str] | None:
-        """The colours that fill it; None = nothing does, an empty one = it cannot be known."""
-        for part in element.iter():
+        """The colours that its properties fill it with; None = none, an empty one = not known."""
+        for part in element:
             if local(part) == "noFill":
                 return None
             if local(part) in ("solidFill", "gradFill", "pattFill"):
@@ -57,8 +57,6 @@ class Palette:
                 return [self.colour(each) for each in stops or [part]]
             if local(part) in ("blipFill", "grpFill"):
                 return [UNKNOWN]
-            if local(part) == "ln":
-                break  # the colour of a line fills nothing
         return None
 
     def colour(self, holder: Element) -> str:
