@@ -51,7 +51,7 @@ def draw(places: Sequence[Place], logits: torch.Tensor, version: int) -> list[To
         if not rows:
             continue
         chosen = [places[row] for row in rows]
-        for row, outcome in zip(rows, drawn(chosen, logits[rows], version), strict=True):
+        for row, outcome in zip(rows, drawn(chosen, _only(logits, rows), version), strict=True):
             outcomes[row] = outcome
     return outcomes
 
@@ -191,17 +191,30 @@ def _beyond_fp32(logprobs: Sequence[float], tops: Sequence[_Top]) -> list[int]:
 
 def _picked(places: Sequence[Place], heat: Sequence[float], shaped: torch.Tensor) -> torch.Tensor:
     limited = [place.request.temperature > 0 and place.request.is_limited for place in places]
+    if all(limited):
+        return _sampled_limited(places, heat, shaped)
     picked = torch.empty(len(places), dtype=torch.int64)
-    if rows := [row for row, each in enumerate(limited) if not each]:
-        picked[rows] = _sampled_whole([places[row] for row in rows], shaped[rows])[0]
+    rows = [row for row, each in enumerate(limited) if not each]
+    picked[rows] = _sampled_whole([places[row] for row in rows], _only(shaped, rows))[0]
     if rows := [row for row, each in enumerate(limited) if each]:
-        requests = [places[row].request for row in rows]
-        top_k = [min(request.top_k, shaped.shape[1]) for request in requests]
-        top_p = [max(request.top_p, _TINY) for request in requests]
-        numbers, warmth = [places[row].number for row in rows], [heat[row] for row in rows]
-        settings = map(torch.tensor, (warmth, top_k, top_p, numbers))
-        picked[rows] = sample(shaped[rows].cpu(), *settings)[0]
+        chosen, warmth = [places[row] for row in rows], [heat[row] for row in rows]
+        picked[rows] = _sampled_limited(chosen, warmth, shaped[rows])
     return picked
+
+
+def _sampled_limited(
+    places: Sequence[Place], heat: Sequence[float], logits: torch.Tensor
+) -> torch.Tensor:
+    requests, vocab = [place.request for place in places], logits.shape[1]
+    top_k = [min(request.top_k, vocab) for request in requests]
+    top_p = [max(request.top_p, _TINY) for request in requests]
+    numbers = [place.number for place in places]
+    return sample(logits.cpu(), *map(torch.tensor, (heat, top_k, top_p, numbers)))[0]
+
+
+def _only(logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+    """Some of the rows, in order; without a copy, which takes long, where they are all."""
+    return logits if len(rows) == len(logits) else logits[rows]
 
 
 def _tops(scores: torch.Tensor, wanted: Sequence[int]) -> list[_Top]:
