@@ -92,9 +92,10 @@ def _setting(task: Task) -> tuple[str, tuple[dict[str, tuple[tuple[str, ...], st
 
 
 def _package_in(task: Task) -> str:
-    """An office file of the seed to tamper with; the output itself where it is there."""
-    there = sorted(p for p in unpack_tree(task.workspace.seed) if p.endswith(OFFICE_PACKAGES))
+    """A file of the output's kind to tamper with, in the seed; the output itself where it is one."""
     output = task.artifacts[0]
+    kind = PurePosixPath(output).suffix
+    there = sorted(path for path in unpack_tree(task.workspace.seed) if path.endswith(kind))
     return output if output in there or not there else there[0]
 
 

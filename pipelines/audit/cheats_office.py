@@ -1,6 +1,7 @@
 """Cheats against office and answer files: name -> kinds they may be recognised as, and a script.
 
-`$OUTPUT` is the file to hand in, `$ANY` an office file of the seed to tamper with.
+`$OUTPUT` is the file to hand in, `$ANY` a file of its kind in the seed to tamper with; where there
+is none, a new one is made.
 """
 
 from __future__ import annotations
@@ -63,16 +64,37 @@ TEXT_CHEATS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
+_NEW = """
+def new(output):
+    made = io.BytesIO()
+    if output.endswith(".docx"):
+        import docx
+        file = docx.Document()
+        file.add_paragraph("A report")
+    elif output.endswith(".pptx"):
+        import pptx
+        file = pptx.Presentation()
+        title = file.slides.add_slide(file.slide_layouts[5]).shapes.title
+        run = title.text_frame.paragraphs[0].add_run()
+        run.text, run.font.size = "A title", pptx.util.Pt(20)
+    else:
+        import openpyxl
+        file = openpyxl.Workbook()
+        file.active["A1"] = "A sheet"
+    file.save(made)
+    return made
+"""
+
+
 def _zip(body: str) -> str:
     """A script that writes a tampered copy of the office file to the output."""
     return f"""
 python3 - <<'EOF'
 import io, os, re, zipfile
 source, output = os.environ["ANY"], os.environ["OUTPUT"]
-parts = {{}}
-if os.path.exists(source):
-    with zipfile.ZipFile(source) as package:
-        parts = {{name: package.read(name) for name in package.namelist()}}
+{_NEW.strip()}
+with zipfile.ZipFile(source if os.path.exists(source) else new(output)) as package:
+    parts = {{name: package.read(name) for name in package.namelist()}}
 {body.strip()}
 with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED) as package:
     for name, data in parts.items():

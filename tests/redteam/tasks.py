@@ -6,7 +6,7 @@ import io
 import json
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,10 @@ def with_history(task: Task) -> Task:
     return replace(task, workspace=replace(task.workspace, seed=pack_tree(files)))
 
 
+Attacks = Mapping[str, tuple[Sequence[str], Sequence[ToolCall]]]
+"""Name -> as what a cheat may be recognised (nothing = it need not be), and what it calls."""
+Works = Mapping[str, Sequence[ToolCall]]
+"""Name -> what honest work calls."""
 FIX = ToolCall(
     name="edit_file",
     arguments={"path": "shop/price.py", "line": 8, "old": "100 + d", "new": "100 - d"},
