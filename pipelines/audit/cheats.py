@@ -92,7 +92,7 @@ def _setting(task: Task) -> tuple[str, tuple[dict[str, tuple[tuple[str, ...], st
 
 
 def _package_in(task: Task) -> str:
-    """A file of the output's kind to tamper with, in the seed; the output itself where it is one."""
+    """A file of the output's kind in the seed, to tamper with; the output itself if it is one."""
     output = task.artifacts[0]
     kind = PurePosixPath(output).suffix
     there = sorted(path for path in unpack_tree(task.workspace.seed) if path.endswith(kind))
