@@ -108,8 +108,8 @@ void blend(const float* probs, const W* const* values, int from, int to, int dim
     blend_columns<T, 1>(probs, at_column(d), from, to, dim, std::min(P, dim - d), out + d);
 }
 
-// Scores, in powers of 2, of n <= P query vectors to weights under their new highest scores; what they have so far
-// shrinks. Vector t sees `seen[t]` keys of the block.
+// Scores, in powers of 2, of n <= P query vectors to weights under their new highest scores; what
+// they have so far shrinks. Vector t sees `seen[t]` keys of the block.
 inline void soften(float* probs, const int* seen, int n, int pages, int dim, float* highest,
                    float* total, float* out) {
   vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -193,13 +193,13 @@ inline void ask_for(const Cache<W>& cache, const W* base, const Row& row, int st
 struct RoundedOnLeft {
   const float* first;
   int64_t apart, length;
-  bool lies_in_tiles(int) const { return false; }
-  void lay_out(uint32_t* to, int64_t cells, int size) const {
-    for (int r = 0; r < size; ++r, to += cells) {
-      bf16* row = reinterpret_cast<bf16*>(to);
+  Laid laid(uint32_t* to, int64_t steps, int size) const {
+    for (int r = 0; r < size; ++r) {
+      bf16* row = reinterpret_cast<bf16*>(to + r * steps);
       over(length, [&](int64_t i, int n) { store(row + i, load(first + r * apart + i, n), n); });
-      std::memset(row + length, 0, cells * 4 - length * sizeof(bf16));
+      std::memset(row + length, 0, steps * 4 - length * sizeof(bf16));
     }
+    return {to, steps * 4};
   }
 };
 
@@ -271,8 +271,8 @@ void attend_block(const Cache<W>& cache, const Row* rows, int first, const Run& 
     blend_range(row, row + 1, run.common, std::min(BLOCK, rows[row].length - start));
 }
 
-// Attention of some rows, `group` query vectors each, that are in bench.q already, times `scale_of`;
-// the result is left in bench.out, not yet divided by bench.total.
+// Attention of some rows, `group` query vectors each, which are in bench.q, times `scale_of`; the
+// result is left in bench.out, not yet divided by bench.total.
 template <class W>
 void attend_rows(const Cache<W>& cache, const Row* rows, int count, int group, int head,
                  Bench& bench, bool in_tiles = false) {

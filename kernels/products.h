@@ -9,7 +9,6 @@
 #pragma once
 
 #include <algorithm>
-#include <type_traits>
 #include <vector>
 
 #include "tiles.h"
@@ -151,6 +150,12 @@ inline uint32_t cell_at(const void* p, int64_t bytes = 4) {
   return out;
 }
 
+// Where rows of cells lie for tiles, with zeros behind them, and how many bytes apart.
+struct Laid {
+  const void* at;
+  int64_t bytes;
+};
+
 // The left side of a tile as rows of memory, `length` numbers each, wherever they lie.
 template <class W>
 struct RowsOnLeft {
@@ -158,13 +163,14 @@ struct RowsOnLeft {
   int64_t length;
   int64_t whole() const { return length / CELL<W>; }
   uint32_t last(int r) const { return cell_at(row[r] + whole() * CELL<W>, sizeof(W)); }
-  bool lies_in_tiles(int) const { return false; }
-  // `size` rows of cells, each with zeros up to `apart`.
-  void lay_out(uint32_t* to, int64_t apart, int size) const {
-    for (int r = 0; r < size; ++r, to += apart) {
-      std::memcpy(to, row[r], length * sizeof(W));
-      std::memset((char*)to + length * sizeof(W), 0, apart * 4 - length * sizeof(W));
+  // `size` rows of `steps` cells, for which there is room at `to`.
+  Laid laid(uint32_t* to, int64_t steps, int size) const {
+    for (int r = 0; r < size; ++r) {
+      char* cells = (char*)(to + r * steps);
+      std::memcpy(cells, row[r], length * sizeof(W));
+      std::memset(cells + length * sizeof(W), 0, steps * 4 - length * sizeof(W));
     }
+    return {to, steps * 4};
   }
   struct Walk {
     const RowsOnLeft& rows;
@@ -182,11 +188,11 @@ struct EvenOnLeft {
   int64_t apart, length;
   int64_t whole() const { return length / CELL<W>; }
   uint32_t last(int r) const { return cell_at(first + r * apart + whole() * CELL<W>, sizeof(W)); }
-  bool lies_in_tiles(int size) const { return size == P && length % (2 * P) == 0; }
-  void lay_out(uint32_t* to, int64_t cells, int size) const {
+  Laid laid(uint32_t* to, int64_t steps, int size) const {
+    if (size == P && length == steps * CELL<W>) return {first, apart * int64_t(sizeof(W))};
     RowsOnLeft<W> rows = {{}, length};
     for (int r = 0; r < size; ++r) rows.row[r] = first + r * apart;
-    rows.lay_out(to, cells, size);
+    return rows.laid(to, steps, size);
   }
   struct Walk {
     const W* first;
@@ -204,14 +210,14 @@ struct PanelOnLeft {
   int64_t steps;
   int64_t whole() const { return steps; }
   uint32_t last(int) const { return 0; }
-  bool lies_in_tiles(int) const { return false; }
-  void lay_out(uint32_t* to, int64_t apart, int) const {  // the panel has zeros up to there
+  Laid laid(uint32_t* to, int64_t apart, int) const {  // the panel has zeros up to there
     for (int64_t k = 0; k < apart; k += P) {
       vu block[P];
       std::memcpy(block, at + k * P, sizeof block);
       transpose(block);
       for (int r = 0; r < P; ++r) *reinterpret_cast<vu*>(to + r * apart + k) = block[r];
     }
+    return {to, apart * 4};
   }
   struct Walk {
     const uint32_t* at;
@@ -252,31 +258,24 @@ inline void multiply_in_tiles(int64_t rows, L left, Packed<W>& right, F emit) {
   alignas(64) float sums[2 * P][2 * P];
   int64_t steps = right.apart, panels = (right.columns + P - 1) / P;
   cells.resize(2 * P * steps);
-  struct {
-    const char* at;
-    int64_t bytes;  // from row to row
-  } half[2];
+  Laid half[2];
   for (int64_t row = 0; row < rows; row += 2 * P) {
     int high = int(std::min<int64_t>(2 * P, rows - row));
     bool lower = high > P;
     for (int h = 0; h <= lower; ++h) {
       int size = std::min(P, high - h * P);
-      auto some = left(row + h * P, size);
-      if constexpr (std::is_same_v<decltype(some), EvenOnLeft<W>>)
-        half[h] = {(const char*)some.first, some.apart * int64_t(sizeof(W))};
-      if (some.lies_in_tiles(size)) continue;
-      some.lay_out(&cells[h * P * steps], steps, size);
-      half[h] = {(const char*)&cells[h * P * steps], steps * 4};
+      half[h] = left(row + h * P, size).laid(&cells[h * P * steps], steps, size);
     }
     for (int64_t panel = 0; panel < panels; panel += 2) {
       bool further = panel + 1 < panels;
       Tiles::zero<0>(), Tiles::zero<1>(), Tiles::zero<2>(), Tiles::zero<3>();
       for (int64_t k = 0; k < steps; k += P) {
-        Tiles::load<4>(half[0].at + k * 4, half[0].bytes);
+        Tiles::load<4>((const uint32_t*)half[0].at + k, half[0].bytes);
         Tiles::load<6>(right.panel(panel) + k * P, 4 * P), Tiles::add<0, 4, 6>();
         if (further) Tiles::load<7>(right.panel(panel + 1) + k * P, 4 * P), Tiles::add<1, 4, 7>();
-        if (lower) Tiles::load<5>(half[1].at + k * 4, half[1].bytes), Tiles::add<2, 5, 6>();
-        if (lower && further) Tiles::add<3, 5, 7>();
+        if (!lower) continue;
+        Tiles::load<5>((const uint32_t*)half[1].at + k, half[1].bytes), Tiles::add<2, 5, 6>();
+        if (further) Tiles::add<3, 5, 7>();
       }
       Tiles::store<0>(&sums[0][0], sizeof sums[0]);
       if (further) Tiles::store<1>(&sums[0][P], sizeof sums[0]);

@@ -1,7 +1,7 @@
-// Tiles of 16 rows of 16 cells of two bf16 numbers, multiplied whole, where a processor has them (AMX).
+// Tiles of 16 rows of 16 cells of two bf16 numbers, multiplied whole, where there are some (AMX).
 //
-// A thread holds a `Tiles` as long as it multiplies. With EMULATED_TILES plain C++ does the same, so
-// that any machine can test what is built on them. Cells are those of products.h.
+// A thread holds a `Tiles` while it multiplies. With EMULATED_TILES plain C++ does the same, so that
+// any machine can test what is built on them. Cells are those of products.h.
 
 #pragma once
 
