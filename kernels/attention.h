@@ -144,7 +144,7 @@ inline void soften(float* probs, const int* seen, int n, int pages, int dim, flo
     }
     of_each[t] = part;
   }
-  store(total, load(total, n) * shrink + all_folded(of_each, [](vf a, vf b) { return a + b; }), n);
+  store(total, load(total, n) * shrink + all_folded(of_each, added), n);
 }
 
 // f.template operator()<T>(first) for pieces that make up `count` query vectors from `first` on.

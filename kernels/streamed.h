@@ -1,8 +1,8 @@
 // A few vectors times weights that are read once, as they lie: what a step of decoding consists of.
 //
 // `product` streams rows of weights [*, K] past n vectors of K numbers and asks memory for the next
-// ones on the way. What a vector gets depends on that vector alone, in one fixed order: in vectors of
-// P lanes, or in the processor's tiles where it has them.
+// ones on the way. What a vector gets depends on that vector alone, in one fixed order: in vectors
+// of P lanes, or in the processor's tiles where it has them.
 
 #pragma once
 
@@ -34,142 +34,147 @@ inline Packed<bf16>* in_tiles(const float* const* x, int n, int K) {
 }
 #endif
 
-// What weights of type W are multiplied with: n vectors of K numbers, as `dots` reads them. A
-// thread makes the next when it is done with one.
+// How weights of type W meet vectors: what of a row is loaded at once, beside what of a vector.
 template <class W>
-struct Inputs {
+struct Cells {
 #ifdef __AVX512F__
   static constexpr int AT_ONCE = 6;  // so many vectors meet four rows of weights
 #else
   static constexpr int AT_ONCE = 4;
 #endif
-  const float* const* x;
-  Packed<W>* tiles = nullptr;
-  Inputs(const float* const* x, int n, int K) : x(x) {
-#ifdef TILES
-    if constexpr (sizeof(W) == 2)
-      if (has_tiles<W>()) tiles = in_tiles(x, n, K);
-#endif
-  }
+  static constexpr int STEP = P, WIDTH = P;  // numbers of a row; numbers kept for them
+  typedef float Number;
+  typedef vf Sum;
+  static vf row(const W* w) { return load(w); }
+  static vf column(const float* cell) { return load(cell); }
+  static void add(Sum& sum, vf row, vf column) { sum += row * column; }
+  static vf total(const Sum& sum) { return sum; }
+  static void place(const float* x, int lanes, float* cell) { store(cell, load(x, lanes)); }
 };
-
-// R rows of weights times T vectors from `t0` on, lane by lane; asks memory for `ahead` on the way.
-template <int R, int T, class W>
-inline void dots(const W* w, int K, const Inputs<W>& in, int t0, const W* ahead, vf (*out)[T]) {
-  const float* const* x = in.x + t0;
-  vf acc[R][T] = {};  // `out` could be what is read, so it would not stay in registers
-  int k = 0;
-  for (; k + P <= K; k += P) {
-    vf row[R];
-    for (int r = 0; r < R; ++r) row[r] = load(w + int64_t(r) * K + k);
-    if (ahead && k * sizeof(W) % 64 == 0)  // once a line
-      for (int r = 0; r < R; ++r) __builtin_prefetch(ahead + int64_t(r) * K + k, 0, 2);
-    for (int t = 0; t < T; ++t) {
-      vf column = load(x[t] + k);
-      for (int r = 0; r < R; ++r) acc[r][t] += row[r] * column;
-    }
-  }
-  if (k < K) {  // the rest, with zeros after it
-    vf row[R];
-    for (int r = 0; r < R; ++r) row[r] = load_start(w + int64_t(r) * K + k, K - k);
-    for (int t = 0; t < T; ++t) {
-      vf column = load_start(x[t] + k, K - k);
-      for (int r = 0; r < R; ++r) acc[r][t] += row[r] * column;
-    }
-  }
-  for (int r = 0; r < R; ++r)
-    for (int t = 0; t < T; ++t) out[r][t] = acc[r][t];
-}
 
 #ifdef __AVX512BF16__
-// Each as the sum of two bf16 vectors, which keeps 16 of 24 bits: so the processor multiplies bf16
+// Each vector as the sum of two of bf16, which keeps 16 of 24 bits: so the processor multiplies bf16
 // weights as they are, and nothing more is lost than the last bits of a sum.
 template <>
-struct Inputs<bf16> {
-  static constexpr int AT_ONCE = 3;
-  Packed<bf16>* tiles = nullptr;
-  int width;                   // K in whole vectors of 2 * P
-  std::vector<bf16>& numbers;  // [n, 2, width]
-
-  Inputs(const float* const* x, int n, int K)
-      : width((K + 2 * P - 1) / (2 * P) * 2 * P), numbers(kept()) {
-#ifdef TILES
-    if (has_tiles<bf16>()) {
-      tiles = in_tiles(x, n, K);
-      return;
-    }
-#endif
-    numbers.assign(size_t(n) * 2 * width, bf16{0});
-    for (int t = 0; t < n; ++t)
-      over(K, [&](int64_t k, int lanes) {
-        bf16 *high = &numbers[size_t(t) * 2 * width + k], *low = high + width;
-        vf value = load(x[t] + k, lanes);
-        store(high, value, lanes);
-        store(low, value - load(high, lanes), lanes);
-      });
+struct Cells<bf16> {
+  static constexpr int AT_ONCE = 3, STEP = 2 * P, WIDTH = 4 * P;
+  typedef bf16 Number;
+  struct Sum { __m512 high = {}, low = {}; };
+  struct Column { __m512bh high, low; };
+  static __m512bh row(const bf16* w) { return (__m512bh)_mm512_loadu_si512(w); }
+  static Column column(const bf16* cell) { return {row(cell), row(cell + STEP)}; }
+  static void add(Sum& sum, __m512bh row, Column column) {
+    sum.high = _mm512_dpbf16_ps(sum.high, row, column.high);
+    sum.low = _mm512_dpbf16_ps(sum.low, row, column.low);
   }
-  static std::vector<bf16>& kept() {
-    static thread_local std::vector<bf16> memory;
+  static vf total(const Sum& sum) { return (vf)sum.high + (vf)sum.low; }
+  static void place(const float* x, int lanes, bf16* cell) {
+    for (int half = 0; half < 2; ++half, cell += P, x += P, lanes -= P) {
+      vf value = lanes <= 0 ? vf{} : load(x, std::min(P, lanes));
+      store(cell, value);
+      store(cell + STEP, value - load(cell));
+    }
+  }
+};
+#endif
+
+// n vectors of K numbers in the order in which `dots` reads them: groups of AT_ONCE vectors and one
+// of the rest, each [steps, vectors, WIDTH]. A thread makes the next when it is done with one.
+template <class W>
+struct Inputs : Cells<W> {
+  using typename Cells<W>::Number;
+  using Cells<W>::AT_ONCE, Cells<W>::STEP, Cells<W>::WIDTH;
+  int steps;
+  std::vector<Number>& numbers;
+  Packed<W>* tiles = nullptr;
+
+  Inputs(const float* const* x, int n, int K) : steps((K + STEP - 1) / STEP), numbers(kept()) {
+#ifdef TILES
+    if constexpr (sizeof(W) == 2)
+      if (has_tiles<W>()) {
+        tiles = in_tiles(x, n, K);
+        return;
+      }
+#endif
+    numbers.resize(std::max(numbers.size(), size_t(n) * steps * WIDTH));
+    for (int t = 0; t < n; ++t) {
+      int first = t / AT_ONCE * AT_ONCE, together = std::min(AT_ONCE, n - first);
+      Number* cell = at(first) + (t - first) * WIDTH;
+      for (int k = 0; k < K; k += STEP, cell += together * WIDTH)
+        Cells<W>::place(x[t] + k, std::min(STEP, K - k), cell);
+    }
+  }
+  static std::vector<Number>& kept() {
+    static thread_local std::vector<Number> memory;
     return memory;
   }
-  const bf16* at(int t) const { return &numbers[size_t(t) * 2 * width]; }
+  Number* at(int first) const { return &numbers[size_t(first) * steps * WIDTH]; }
 };
 
-inline __m512bh pairs(const bf16* p) { return (__m512bh)_mm512_loadu_si512(p); }
-
-template <int R, int T>
-inline void dots(const bf16* w, int K, const Inputs<bf16>& in, int t0, const bf16* ahead,
-                 vf (*out)[T]) {
-  __m512 high[R][T] = {}, low[R][T] = {};
-  auto add = [&](int k, const bf16* rows, int apart) {
-    __m512bh row[R];
-    for (int r = 0; r < R; ++r) row[r] = pairs(rows + int64_t(r) * apart);
-    for (int t = 0; t < T; ++t) {
-      const bf16* x = in.at(t0 + t) + k;
-      __m512bh above = pairs(x), below = pairs(x + in.width);
-      for (int r = 0; r < R; ++r) {
-        high[r][t] = _mm512_dpbf16_ps(high[r][t], row[r], above);
-        low[r][t] = _mm512_dpbf16_ps(low[r][t], row[r], below);
-      }
+// R rows of weights, `apart` from each other, times T vectors: out[t] has the rows' sums as
+// `four_folded` leaves them. Asks memory for `ahead` on the way. Not inlined: in a large function
+// its pointers would not stay in registers.
+template <int R, int T, class W>
+__attribute__((noinline)) void dots(const W* w, int64_t apart, int64_t steps,
+                                    const typename Inputs<W>::Number* x, const W* ahead, vf* out) {
+  using C = Cells<W>;
+  typename C::Sum sum[R][T] = {};
+  for (; steps > 0; --steps, w += C::STEP, ahead += C::STEP) {
+    decltype(C::row(w)) row[R];
+    for (int r = 0; r < R; ++r) {
+      row[r] = C::row(w + r * apart);
+      __builtin_prefetch(ahead + r * apart, 0, 2);
     }
-  };
-  int k = 0;
-  for (; k + 2 * P <= K; k += 2 * P) {
-    if (ahead)
-      for (int r = 0; r < R; ++r) __builtin_prefetch(ahead + int64_t(r) * K + k, 0, 2);
-    add(k, w + k, K);
+    for (int t = 0; t < T; ++t, x += C::WIDTH) {
+      auto column = C::column(x);
+      for (int r = 0; r < R; ++r) C::add(sum[r][t], row[r], column);
+    }
   }
-  if (k < K) {  // the rest, with zeros after it
-    bf16 rest[R][2 * P] = {};
-    for (int r = 0; r < R; ++r)
-      std::memcpy(rest[r], w + int64_t(r) * K + k, (K - k) * sizeof(bf16));
-    add(k, rest[0], 2 * P);
+#pragma GCC unroll 8
+  for (int t = 0; t < T; ++t) {
+    vf totals[4] = {};
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) totals[r] = C::total(sum[r][t]);
+    out[t] = four_folded(totals, added);
   }
-  for (int r = 0; r < R; ++r)
-    for (int t = 0; t < T; ++t) out[r][t] = (vf)high[r][t] + (vf)low[r][t];
 }
-#endif
+
+// The same of rows of K numbers, of which the last few may be less than a step.
+template <int R, int T, class W>
+inline void whole_dots(const W* w, int K, const Inputs<W>& in, int t0, const W* ahead, vf* out) {
+  constexpr int STEP = Inputs<W>::STEP;
+  const auto* x = in.at(t0);
+  int whole = K / STEP, left = K % STEP;
+  dots<R, T>(w, K, whole, x, ahead, out);
+  if (!left) return;
+  W rest[R * STEP] = {};
+  for (int r = 0; r < R; ++r)
+    std::memcpy(&rest[r * STEP], w + int64_t(r) * K + whole * STEP, left * sizeof(W));
+  vf more[T];
+  dots<R, T>(rest, STEP, 1, x + int64_t(whole) * T * Inputs<W>::WIDTH, rest, more);
+  for (int t = 0; t < T; ++t) out[t] += more[t];
+}
 
 // emit(row, vector, values, count) for the P rows of w [*, K] from `row` on, or as many as `count`,
 // and T vectors from `t` on. `ahead`: what memory is asked for on the way; null = nothing.
 template <int T, class W, class F>
 inline void emit_rows(const W* w, int K, int row, int count, int t, const Inputs<W>& in,
                       const W* ahead, F emit) {
-  vf acc[P][T];
-  for (int r = count; r < P; ++r)
-    for (int t = 0; t < T; ++t) acc[r][t] = vf{};
-  for (int r = 0; r < count;) {
+  vf fours[4][T] = {};
+  for (int r = 0; r < count; r += 4) {
     const W* here = w + int64_t(row + r) * K;
-    const W* there = ahead ? ahead + int64_t(r) * K : nullptr;
-    if (r + 4 <= count)
-      dots<4, T>(here, K, in, t, there, acc + r), r += 4;
-    else
-      dots<1, T>(here, K, in, t, there, acc + r), r += 1;
+    const W* there = ahead ? ahead + int64_t(r) * K : here;
+    switch (count - r) {
+      case 1: whole_dots<1, T>(here, K, in, t, there, fours[r / 4]); break;
+      case 2: whole_dots<2, T>(here, K, in, t, there, fours[r / 4]); break;
+      case 3: whole_dots<3, T>(here, K, in, t, there, fours[r / 4]); break;
+      default: whole_dots<4, T>(here, K, in, t, there, fours[r / 4]);
+    }
   }
   for (int c = 0; c < T; ++c) {
-    vf column[P];
-    for (int r = 0; r < P; ++r) column[r] = acc[r][c];
-    emit(row, t + c, sums(column), count);
+    vf four[4];
+    for (int r = 0; r < 4; ++r) four[r] = fours[r][c];
+    emit(row, t + c, fours_folded(four, added), count);
   }
 }
 
@@ -234,16 +239,25 @@ inline void product(const W* w, int K, int from, int to, const Inputs<W>& in, in
   if constexpr (sizeof(W) == 2)
     if (has_tiles<W>()) return product_in_tiles(w, K, from, to, in, n, next, emit);
 #endif
-  constexpr int T = Inputs<W>::AT_ONCE;
+  constexpr int T = Cells<W>::AT_ONCE, AHEAD = 2 * P;
   for (int row = from; row < to; row += P) {
-    int count = std::min(P, to - row), t = 0;
-    const W* ahead = row + P < to ? w + int64_t(row + P) * K : next;
-    for (; t + T <= n; t += T) emit_rows<T>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
-    if (n - t == 5) emit_rows<5>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
-    if (n - t == 4) emit_rows<4>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
-    if (n - t == 3) emit_rows<3>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
-    if (n - t == 2) emit_rows<2>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
-    if (n - t == 1) emit_rows<1>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
+    int count = std::min(P, to - row), t = 0, later = row + AHEAD - to;
+    const W* ahead = later < 0 ? w + int64_t(row + AHEAD) * K
+                     : next    ? next + int64_t(later) * K
+                               : nullptr;
+    auto take = [&](auto some) {
+      emit_rows<decltype(some)::value>(w, K, row, count, t, in, t ? nullptr : ahead, emit);
+      t += some;
+    };
+    while (n - t >= T) take(std::integral_constant<int, T>{});
+    if constexpr (T > 5)
+      if (n - t == 5) take(std::integral_constant<int, 5>{});
+    if constexpr (T > 4)
+      if (n - t == 4) take(std::integral_constant<int, 4>{});
+    if constexpr (T > 3)
+      if (n - t == 3) take(std::integral_constant<int, 3>{});
+    if (n - t == 2) take(std::integral_constant<int, 2>{});
+    if (n - t == 1) take(std::integral_constant<int, 1>{});
   }
 }
 

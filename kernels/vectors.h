@@ -93,29 +93,40 @@ inline float folded(vf x, F f) {
 inline float sum(vf x) {
   return folded(x, [](auto a, auto b) { return a + b; });
 }
-// P vectors, each folded in the order of `folded`: pairs of vectors are folded into one.
+// Vectors folded in the order of `folded`, pairs of them into one: four into four lanes each, and four
+// of such into one with the result of each of their sixteen.
+#define HALVED(x, y, f, first, second) \
+  f(__builtin_shufflevector(x, y, first), __builtin_shufflevector(x, y, second))
+#define LANES(...) __VA_ARGS__
+template <class F>
+inline vf four_folded(const vf* x, F f) {
+  auto half = [f](vf a, vf b) {
+    return HALVED(a, b, f, LANES(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+                  LANES(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31));
+  };
+  vf a = half(x[0], x[1]), b = half(x[2], x[3]);
+  return HALVED(a, b, f, LANES(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27),
+                LANES(4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31));
+}
+template <class F>
+inline vf fours_folded(const vf* x, F f) {
+  auto half = [f](vf a, vf b) {
+    return HALVED(a, b, f, LANES(0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29),
+                  LANES(2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31));
+  };
+  vf a = half(x[0], x[1]), b = half(x[2], x[3]);
+  return HALVED(a, b, f, LANES(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
+                LANES(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31));
+}
+#undef LANES
+#undef HALVED
 template <class F>
 inline vf all_folded(const vf* x, F f) {
-  auto fold = [f](const vf* from, int count, vf* to, auto first, auto second) {
-    for (int i = 0; i < count; i += 2)
-      to[i / 2] = f(first(from[i], from[i + 1]), second(from[i], from[i + 1]));
-  };
-#define CHOOSE(...) [](vf a, vf b) { return __builtin_shufflevector(a, b, __VA_ARGS__); }
-  vf y[8], z[4];
-  fold(x, 16, y, CHOOSE(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
-       CHOOSE(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31));
-  fold(y, 8, z, CHOOSE(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27),
-       CHOOSE(4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31));
-  fold(z, 4, y, CHOOSE(0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29),
-       CHOOSE(2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31));
-  fold(y, 2, z, CHOOSE(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
-       CHOOSE(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31));
-#undef CHOOSE
-  return z[0];
+  vf fours[4];
+  for (int i = 0; i < 4; ++i) fours[i] = four_folded(x + 4 * i, f);
+  return fours_folded(fours, f);
 }
-inline vf sums(const vf* x) {
-  return all_folded(x, [](vf a, vf b) { return a + b; });
-}
+inline vf added(vf a, vf b) { return a + b; }
 inline float largest(vf x) {
   return folded(x, [](auto a, auto b) { return a < b ? b : a; });
 }

@@ -29,7 +29,7 @@ inline bool ends_block(int64_t i, int64_t V) { return (i + P) % BLOCK == 0 || i 
 template <class W>
 void sample_whole(const W* logits, const double* temperature, const double* uniform,
                   int64_t* tokens, float* logprobs, int64_t B, int64_t V, int64_t threads) {
-#pragma omp parallel for num_threads(threads) if (B > 1 && B * V > 1 << 15)
+#pragma omp parallel for num_threads(threads) if (B > 1 && B * V > 1 << 18)
   for (int64_t b = 0; b < B; ++b) {
     static thread_local std::vector<float> weights;
     static thread_local std::vector<double> reached;
