@@ -227,18 +227,23 @@ struct PanelOnLeft {
   Walk walk() const { return {at}; }
 };
 
-// R rows of the left side times C panels, each `steps` steps.
-template <class W, int R, int C, class Left>
-inline void tile(const Left& left, const uint32_t* right, int64_t steps, int64_t apart,
-                 vf (*out)[C]) {
+// R rows of the left side, from `row` on, times C panels from `right` on, whose first column is `column`
+// of `columns`. Not inlined, and all by value: in a large function, or with variables that what it
+// stores could change, neither its sums nor its pointers would stay in registers.
+template <class W, int R, int C, class Left, class F>
+__attribute__((noinline)) void tile(const Left left, const uint32_t* right, int64_t steps,
+                                    int64_t apart, int64_t row, int64_t column, int64_t columns,
+                                    const F emit) {
   vf acc[R][C] = {};
   auto add = [&](auto cell) {
-    vu column[C];
-    for (int c = 0; c < C; ++c)
-      column[c] = *reinterpret_cast<const vu*>(right + c * apart * P);
+    vu panel[C];
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) panel[c] = *reinterpret_cast<const vu*>(right + c * apart * P);
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
       for (int c = 0; c < C; ++c)
-        acc[r][c] = add_cells((const W*)nullptr, acc[r][c], (vu){} + cell(r), column[c]);
+        acc[r][c] = add_cells((const W*)nullptr, acc[r][c], (vu){} + cell(r), panel[c]);
   };
   auto walk = left.walk();
   int64_t whole = left.whole();
@@ -246,8 +251,11 @@ inline void tile(const Left& left, const uint32_t* right, int64_t steps, int64_t
     add([&](int r) { return walk.cell(r); });
   if (whole < steps) add([&](int r) { return left.last(r); });
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) out[r][c] = acc[r][c];
+  for (int c = 0; c < C; ++c) {
+    int lanes = int(std::min<int64_t>(P, columns - column - c * P));
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) emit(row + r, column + c * P, lanes, acc[r][c]);
+  }
 }
 
 #ifdef TILES
@@ -291,31 +299,20 @@ inline void multiply_in_tiles(int64_t rows, L left, Packed<W>& right, F emit) {
 }
 #endif
 
-// emit(row, column, lanes, sums) for all rows times right; left(first, size) gives so many rows.
+// emit(row, column, lanes, sums) for all rows times right; left(first, size) gives so many rows. Let
+// `emit` hold what it needs by value, see `tile`.
 template <class W, class L, class F>
 inline void multiply(int64_t rows, L left, Packed<W>& right, F emit) {
 #ifdef TILES
   if (has_tiles<W>()) return multiply_in_tiles(rows, left, right, emit);
 #endif
-  // Not inlined: in a large function its pointers would not stay in registers.
-  auto some = [&](auto height, auto width, int64_t row,
-                  int64_t panel) __attribute__((noinline)) {
-    constexpr int R = decltype(height)::value, C = decltype(width)::value;
-    vf sums[R][C];
-    tile<W, R, C>(left(row, R), right.panel(panel), right.steps, right.apart, sums);
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) {
-      int64_t column = (panel + c) * P;
-      int lanes = int(std::min<int64_t>(P, right.columns - column));
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) emit(row + r, column, lanes, sums[r][c]);
-    }
-  };
   auto all_rows = [&](auto width, int64_t panel) {
     int64_t row = 0;
     auto take = [&](auto height) {
-      for (constexpr int R = decltype(height)::value; row + R <= rows; row += R)
-        some(height, width, row, panel);
+      constexpr int R = decltype(height)::value, C = decltype(width)::value;
+      for (; row + R <= rows; row += R)
+        tile<W, R, C>(left(row, R), right.panel(panel), right.steps, right.apart, row, panel * P,
+                      right.columns, emit);
     };
     take(std::integral_constant<int, ROWS>{}), take(std::integral_constant<int, 4>{});
     take(std::integral_constant<int, 2>{}), take(std::integral_constant<int, 1>{});

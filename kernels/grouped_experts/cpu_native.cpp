@@ -43,7 +43,7 @@ void products(const W* x, const int64_t* order, const W* weights, const int64_t*
       right.from_rows(A, B, [&](int64_t k) { return weight + k * B; });
     else
       right.from_columns(weight, A, A, B);
-    auto emit = [&](int64_t row, int64_t column, int lanes, vf sums) {
+    auto emit = [=](int64_t row, int64_t column, int lanes, vf sums) {
       store(out + (start + row) * B + column, sums, lanes);
     };
     auto anywhere = [&](int64_t first, int size) {
@@ -78,7 +78,7 @@ void outer(const W* left, const int64_t* left_order, const W* right, const int64
         return PanelOnLeft<W>{rows.panel((b + first) / P) + first % P, rows.steps};
       };
       multiply(std::min(at_once, B - b), panel, columns,
-               [&](int64_t row, int64_t column, int lanes, vf sums) {
+               [=](int64_t row, int64_t column, int lanes, vf sums) {
                  store(out + (e * B + b + row) * A + column, sums, lanes);
                });
     }

@@ -100,7 +100,7 @@ template <class E>
 inline void scores(const Head<const E>& queries, const Block& block, Packed<E>& keys, float scale,
                    float* out) {
   rows_times(queries(block.first), queries.apart, block.count, queries.D, keys,
-             [&](int64_t row, int64_t column, int, vf sums) {
+             [=](int64_t row, int64_t column, int, vf sums) {
                store(out + row * B + column, sums * scale);
              });
 }
@@ -110,7 +110,7 @@ template <class E>
 inline void blend(const E* weights, int64_t rows, int64_t keys, Packed<E>& right, float* out,
                   int64_t D) {
   rows_times(weights, B, rows, keys, right,
-             [&](int64_t row, int64_t column, int lanes, vf sums) {
+             [=](int64_t row, int64_t column, int lanes, vf sums) {
                float* place = out + row * D + column;
                store(place, load(place, lanes) + sums, lanes);
              });
@@ -129,7 +129,7 @@ inline void spread(const E* turned, int64_t D, const E* weights, int64_t rows, i
                    float* out, int64_t n) {
   static thread_local Packed<E> right;
   right.from_rows(rows, keys, [&](int64_t t) { return weights + t * B; });
-  rows_times(turned, B, D, rows, right, [&](int64_t d, int64_t key, int lanes, vf sums) {
+  rows_times(turned, B, D, rows, right, [=](int64_t d, int64_t key, int lanes, vf sums) {
     float* place = out + d * n + key;
     store(place, load(place, lanes) + sums, lanes);
   });
