@@ -4,8 +4,8 @@
 // read it once. What a row gets depends on that row alone, in one fixed order: which rows stand
 // beside it changes no bit. Memory behind a row's length is never used, whatever it holds.
 //
-// Prompts in bf16 go through the processor's tiles where it has them; then queries and weights are
-// rounded to bf16.
+// Prompts in bf16 are multiplied in pairs where the processor does that; then queries and weights
+// are rounded to bf16.
 //
 // Legend: P tokens of a page = lanes of a vector, D head_dim, T query vectors that a block meets at
 // once (some rows' heads of one key head), BLOCK keys of a block.
@@ -22,7 +22,7 @@
 namespace {
 
 constexpr int BLOCK = 128, WIDEST = 256;  // keys, head_dim
-constexpr int TILE = 12, TILED = 64;      // query vectors, those that meet whole tiles
+constexpr int TILE = 12, PAIRED = 64;     // query vectors, those that meet packed keys
 constexpr int BLOCK_PAGES = BLOCK / P;
 
 template <class W>
@@ -188,27 +188,13 @@ inline void ask_for(const Cache<W>& cache, const W* base, const Row& row, int st
   }
 }
 
-#ifdef TILES
-// The left side of a product: rows of fp32 numbers, rounded.
-struct RoundedOnLeft {
-  const float* first;
-  int64_t apart, length;
-  Laid laid(uint32_t* to, int64_t steps, int size) const {
-    for (int r = 0; r < size; ++r) {
-      bf16* row = reinterpret_cast<bf16*>(to + r * steps);
-      over(length, [&](int64_t i, int n) { store(row + i, load(first + r * apart + i, n), n); });
-      std::memset(row + length, 0, steps * 4 - length * sizeof(bf16));
-    }
-    return {to, steps * 4};
-  }
-};
-
-// `attend_block` in tiles. Here a weight of zero meets tokens that a row does not see, but none
-// behind the longest row's last.
+// `attend_block` as products of pairs of bf16. Here a weight of zero meets tokens that a row does not
+// see, but none behind the longest row's last.
 template <class W>
-void attend_block_in_tiles(const Cache<W>& cache, const Row* rows, int first, const Run& run,
+void attend_block_in_pairs(const Cache<W>& cache, const Row* rows, int first, const Run& run,
                            int start, int group, int head, Bench& bench) {
   static thread_local Packed<W> keys, values;
+  static thread_local std::vector<W> rounded;
   int tokens = std::min(BLOCK, rows[run.longest].length - start), pages = (tokens + P - 1) / P;
   int from = first * group, count = (run.end - first) * group, dim = cache.dim;
   const int32_t* table = rows[run.longest].table + start / P;
@@ -219,24 +205,31 @@ void attend_block_in_tiles(const Cache<W>& cache, const Row* rows, int first, co
     return cache.at(cache.values, table[t / P], head) + t % P * dim;
   });
   float *probs = &bench.probs[from * BLOCK], *out = &bench.out[from * WIDEST];
-  multiply_in_tiles(
-      count,
-      [&](int64_t at, int) { return RoundedOnLeft{&bench.q[(from + at) * WIDEST], WIDEST, dim}; },
-      keys, [&](int64_t at, int64_t token, int, vf x) { store(probs + at * BLOCK + token, x); });
+  auto times = [&](const float* left, int apart, int length, Packed<W>& right, auto emit) {
+    rounded.resize(count * length);
+    for (int at = 0; at < count; ++at)
+      over(length, [&](int64_t i, int lanes) {
+        store(&rounded[at * length + i], load(left + at * apart + i, lanes), lanes);
+      });
+    const W* start = rounded.data();
+    auto in_order = [=](int64_t at, int) {
+      return EvenOnLeft<W>{start + at * length, length, length};
+    };
+    multiply(count, in_order, right, emit);
+  };
+  times(&bench.q[from * WIDEST], WIDEST, dim, keys,
+        [=](int64_t at, int64_t token, int, vf x) { store(probs + at * BLOCK + token, x); });
   for (int at = 0; at < count; at += P) {
     int n = std::min(P, count - at), seen[P];
     for (int t = 0; t < n; ++t) seen[t] = rows[first + (at + t) / group].length - start;
     soften(probs + at * BLOCK, seen, n, pages, dim, &bench.highest[from + at],
            &bench.total[from + at], out + at * WIDEST);
   }
-  multiply_in_tiles(
-      count, [&](int64_t at, int) { return RoundedOnLeft{probs + at * BLOCK, BLOCK, tokens}; },
-      values, [&](int64_t at, int64_t d, int lanes, vf x) {
-        float* place = out + at * WIDEST + d;
-        store(place, load(place, lanes) + x, lanes);
-      });
+  times(probs, BLOCK, tokens, values, [=](int64_t at, int64_t d, int lanes, vf x) {
+    float* place = out + at * WIDEST + d;
+    store(place, load(place, lanes) + x, lanes);
+  });
 }
-#endif
 
 // What a run of rows gets from the block that begins at token `start`. A row's own tokens behind
 // the common ones are blended for it alone: no weight of zero meets what may be no number.
@@ -275,7 +268,7 @@ void attend_block(const Cache<W>& cache, const Row* rows, int first, const Run& 
 // result is left in bench.out, not yet divided by bench.total.
 template <class W>
 void attend_rows(const Cache<W>& cache, const Row* rows, int count, int group, int head,
-                 Bench& bench, bool in_tiles = false) {
+                 Bench& bench, bool in_pairs = false) {
   int most = 0;
   for (int i = 0; i < count; ++i) most = std::max(most, rows[i].length);
   std::fill(bench.out.begin(), bench.out.begin() + count * group * WIDEST, 0.0f);
@@ -293,11 +286,9 @@ void attend_rows(const Cache<W>& cache, const Row* rows, int count, int group, i
         ask_for(cache, cache.keys, rows[run.end], start, head);
       else
         ask_for(cache, cache.keys, rows[0], start + BLOCK, head);
-#ifdef TILES
-      if (in_tiles)
-        attend_block_in_tiles(cache, rows, first, run, start, group, head, bench);
+      if (in_pairs)
+        attend_block_in_pairs(cache, rows, first, run, start, group, head, bench);
       else
-#endif
         attend_block(cache, rows, first, run, start, group, head, bench);
       first = run.end;
     }

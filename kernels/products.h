@@ -76,6 +76,15 @@ inline void transpose(vu (&x)[P]) {
 
 template <class W>
 inline bool has_tiles() { return sizeof(W) == 2 && Tiles::usable(); }
+// Whether products of packed numbers are faster than those of single ones.
+template <class W>
+inline bool has_pairs() {
+#ifdef __AVX512BF16__
+  return sizeof(W) == 2;
+#else
+  return has_tiles<W>();
+#endif
+}
 
 template <class W>
 struct Packed {
