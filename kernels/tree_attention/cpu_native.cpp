@@ -275,9 +275,15 @@ void write(const floats& rows, const Tree& tree, const Head<E>& out, float scale
 // The same of [D, n].
 template <class E>
 void write_turned(const floats& columns, const Tree& tree, const Head<E>& out, float scale) {
-  for (int64_t at = 0; at < tree.n; ++at)
-    for (int64_t d = 0; d < out.D; ++d)
-      narrow(columns[d * tree.n + at] * scale, out(tree.blocks[0].first + at) + d);
+  over(tree.n, [&](int64_t at, int rows) {
+    over(out.D, [&](int64_t d, int lanes) {
+      vu block[P] = {};
+      for (int i = 0; i < lanes; ++i) block[i] = (vu)load(&columns[(d + i) * tree.n + at], rows);
+      transpose(block);
+      for (int i = 0; i < rows; ++i)
+        store(out(tree.blocks[0].first + at + i) + d, (vf)block[i] * scale, lanes);
+    });
+  });
 }
 
 template <class E>
@@ -291,13 +297,14 @@ void backward(const E* q, const E* k, const E* v, const int64_t* exits, const E*
     static thread_local std::vector<E> queries, ups;  // [D, B]
     static thread_local float score[B * B], slope[B * B];
     static thread_local E weights[B * B], gradients[B * B];
+    static thread_local floats d_queries, d_keys, d_values;
     float along[B], totals[B];
     keys.take(tree, {k, kv, h, D}, true, true), values.take(tree, {v, kv, h, D}, true, false);
     int64_t start = tree.blocks[0].first;
     queries.resize(D * B), ups.resize(D * B);
-    floats d_queries(tree.n * D), d_keys(tree.n * D, 0.0f), d_values(tree.n * D, 0.0f);
+    d_keys.assign(tree.n * D, 0.0f), d_values.assign(tree.n * D, 0.0f);
     for (int64_t head = h * s.group; head < (h + 1) * s.group; ++head) {
-      std::fill(d_queries.begin(), d_queries.end(), 0.0f);
+      d_queries.assign(tree.n * D, 0.0f);
       Head<const E> query(q, heads, head, D), up(grad, heads, head, D), made(out, heads, head, D);
       for (size_t at = 0; at < tree.blocks.size(); ++at) {
         const Block& block = tree.blocks[at];
