@@ -79,13 +79,18 @@ def audit(
     quick: Annotated[
         bool, typer.Option("--quick", help="Only what `generate` tries: a part of the battery.")
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Also write the tasks that hold, without flaky tests, to OUT/tasks."),
+    ] = None,
     judge: Judges = None,
     workspace: Annotated[str, typer.Option(help="auto, docker or bwrap.")] = "auto",
     json: Json = False,
 ) -> None:
-    """Run the whole admission gate and keep the evidence in each folder. Exit 1 if a task fails.
+    """Run the whole admission gate and keep the evidence in each folder. Exit 1 if a task fails, or
+    would lose a flaky test and is not written anew.
 
-    Example: `rollmill tasks audit runs/demo`
+    Example: `rollmill tasks audit runs/demo --out runs/audited`
     """
     from dataclasses import replace
 
@@ -96,7 +101,8 @@ def audit(
     from ..checks import check_judges
     from ..progress import current, shown
 
-    plan = QUICK if quick else replace(FULL, runs=runs, at_once=2 * (os.cpu_count() or 1))
+    plan = QUICK if quick else replace(FULL, at_once=2 * (os.cpu_count() or 1))
+    plan = replace(plan, runs=runs)
     tasks = {folder: load_task(folder) for folder in task_folders(folders)}
     check_judges(tasks.values(), judge or [])
 
@@ -108,7 +114,11 @@ def audit(
             async with opened_judges(judge or []) as judges:
                 for folder, task in tasks.items():
                     found.append(await admit(task, provider, plan=plan, judges=judges))
-                    save_task(task, folder, admission=found[-1].evidence())
+                    evidence = found[-1].evidence()
+                    save_task(task, folder, admission=evidence)
+                    if out is not None and found[-1].admitted:
+                        held = found[-1].task
+                        save_task(held, out / "tasks" / held.task_id, admission=evidence)
                     current().count("audit", found[-1].reason)
             return found
         finally:
@@ -121,7 +131,7 @@ def audit(
     result = {"tasks": {name: facts["reason"] for name, facts in audits.items()}, "audits": audits}
     lines = (f"{name}  {_audit_line(facts)}" for name, facts in audits.items())
     show(result, as_json=json, text="\n".join(lines))
-    if not all(one.admitted and not one.dropped for one in admissions):
+    if not all(one.admitted and (out or not one.dropped) for one in admissions):
         raise typer.Exit(1)
 
 

@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rollmill.pipelines.taskfolder import load_task, save_task
 
 Command = Callable[..., Any]
 
@@ -31,6 +34,16 @@ def test_a_run_is_audited_and_judged_again(run: Command, tally: Path, tmp_path: 
     assert len(again["gold"]) == 3
     assert told["verifier_strength"] == again["verifier_strength"] == made["verifier_strength"]
     assert [each["name"] for each in again["cheats"]] == [each["name"] for each in made["cheats"]]
+
+    broken = tmp_path / "tasks" / "broken"
+    save_task(replace(load_task(folder), solution=()), broken)
+    audited = ("tasks", "audit", str(folder), str(broken), "--quick", "--runs", "1")
+    ran = run(*audited, "--out", str(tmp_path / "held"), "--json")
+    assert ran.code == 1  # the one without a solution
+    assert [*json.loads(ran.out)["tasks"].values()] == ["admitted", "gold_fails"]
+    (held,) = (tmp_path / "held" / "tasks").iterdir()
+    assert load_task(held) == load_task(folder)
+    assert json.loads((held / "admission.json").read_text())["admitted"]
 
     ran = run("reverify", str(out), "--out", str(tmp_path / "again"))
     assert ran.code == 0
