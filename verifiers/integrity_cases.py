@@ -12,9 +12,14 @@ import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from .pytest_canaries import FUNCTIONS
+
 TRIVIAL = (0, 1, -1, 2, None, True, False, "", b"", ())
 """Literals that say nothing about where they came from."""
 _SAY_NOTHING = frozenset(map(repr, TRIVIAL))
+_GIVES = (ast.Return, ast.Yield)
+_DEPTH = 3
+"""Names that stand for names are followed so far."""
 Literals = frozenset[str]
 
 
@@ -96,32 +101,82 @@ def _given(body: list[ast.stmt]) -> Iterator[ast.expr]:
 
 
 def _cases(hidden: Mapping[str, bytes]) -> set[Pair]:
-    """Inputs and results that tests compare: `assert f(1, 2) == 3`, or rows of parameters."""
+    """Inputs and results that tests compare: `assert f(1, 2) == 3`, or rows of parameters.
+
+    Names stand for what the test, its module or a fixture gives them.
+    """
+    trees = [tree for path in hidden if path.endswith(".py") and (tree := parsed(hidden[path]))]
+    fixtures = {name: value for tree in trees for name, value in _fixtures(tree)}
     cases: set[Pair] = set()
-    for path, content in hidden.items():
-        tree = parsed(content) if path.endswith(".py") else None
-        for node in ast.walk(tree) if tree else ():
-            for inputs, result in _compared(node):
-                told, literals = _result(result), telling(inputs)
+    for tree in trees:
+        for place in ast.walk(tree):
+            if not isinstance(place, (ast.Module, *FUNCTIONS)):
+                continue
+            scope = fixtures | _assigned(tree.body) | _assigned(place.body)
+            for inputs, result in (p for node in ast.walk(place) for p in _compared(node, scope)):
+                told, literals = _result(_meant(result, scope)), _reached(inputs, scope)
                 if told is not None and literals:
                     cases.add(Pair(key=literals, result=told))
     return cases
 
 
-def _compared(node: ast.AST) -> Iterator[tuple[ast.AST, ast.expr]]:
+def _fixtures(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    """The names of fixtures, and what they give."""
+    for node in ast.walk(tree):
+        if isinstance(node, FUNCTIONS) and any(
+            "fixture" in ast.unparse(each) for each in node.decorator_list
+        ):
+            given = [each.value for each in ast.walk(node) if isinstance(each, _GIVES)]
+            values = [value for value in given if value is not None]
+            if values:
+                yield node.name, values[0] if len(values) == 1 else ast.Tuple(elts=values)
+
+
+def _assigned(body: list[ast.stmt]) -> dict[str, ast.expr]:
+    return {
+        name.id: node.value
+        for node in body
+        if isinstance(node, ast.Assign)
+        for name in ast.walk(node.targets[0])
+        if isinstance(name, ast.Name)
+    }
+
+
+def _meant(node: ast.expr, scope: Mapping[str, ast.expr]) -> ast.expr:
+    for _ in range(_DEPTH):
+        if isinstance(node, ast.Name) and node.id in scope:
+            node = scope[node.id]
+    return node
+
+
+def _reached(node: ast.AST, scope: Mapping[str, ast.expr], depth: int = _DEPTH) -> Literals:
+    """What a node says, by itself and by the names in it."""
+    names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)} if depth else set()
+    further = (_reached(scope[name], scope, depth - 1) for name in names & scope.keys())
+    return telling(node).union(*further)
+
+
+def _compared(node: ast.AST, scope: Mapping[str, ast.expr]) -> Iterator[tuple[ast.AST, ast.expr]]:
     if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq | ast.Is):
         left, right = node.left, node.comparators[0]
     elif isinstance(node, ast.Call) and _attribute(node).startswith("assert") and node.args[1:]:
         left, right = node.args[:2]
     elif isinstance(node, ast.Call) and _attribute(node) == "parametrize" and node.args[1:]:
-        rows = node.args[1].elts if isinstance(node.args[1], ast.List | ast.Tuple) else []
-        for row in rows:
-            if isinstance(row, ast.Tuple | ast.List) and len(row.elts) > 1:
-                yield ast.Tuple(elts=row.elts[:-1], ctx=ast.Load()), row.elts[-1]
+        yield from _rows(_meant(node.args[1], scope))
+        return
+    elif isinstance(node, ast.For):
+        yield from _rows(_meant(node.iter, scope))
         return
     else:
         return
     yield from ((left, right), (right, left))
+
+
+def _rows(table: ast.expr) -> Iterator[tuple[ast.AST, ast.expr]]:
+    """The inputs and the result of each row."""
+    for row in table.elts if isinstance(table, ast.List | ast.Tuple) else ():
+        if isinstance(row, ast.Tuple | ast.List) and len(row.elts) > 1:
+            yield ast.Tuple(elts=row.elts[:-1], ctx=ast.Load()), row.elts[-1]
 
 
 def _attribute(node: ast.Call) -> str:

@@ -116,7 +116,7 @@ def _other_sides(node: ast.stmt, lines: list[bytes]) -> Iterator[Change]:
     if isinstance(operator, ast.Eq) and len(literals) == 1:
         yield from _other_figures(literals[0], lines)
     elif isinstance(operator, ast.Eq) and not literals:
-        given = [side for side in sides if not _calls(side)] or sides
+        given = [side for side in sides if not calls(side)] or sides
         yield from map(_in_a_pair, given)
     elif isinstance(operator, ast.In) and isinstance(getattr(sides[0], "value", None), str):
         yield from _other_figures(sides[0], lines)
@@ -151,7 +151,8 @@ def _in_a_pair(side: ast.expr) -> Change:
     return (side.lineno, side.col_offset, side.col_offset, b"("), (end, column, column, more)
 
 
-def _calls(node: ast.AST) -> bool:
+def calls(node: ast.AST) -> bool:
+    """Whether there is a call in it."""
     return any(isinstance(each, ast.Call) for each in ast.walk(node))
 
 

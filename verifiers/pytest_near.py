@@ -1,9 +1,10 @@
 """Asks code what it gives near the inputs of its tests, to compare it with the gold solution.
 
-A test that compares a call with a literal is run with one input changed by a little and another
-literal, so that it fails and its message tells the result. Code that typed in the tests' results
-gives others there than code that does the work. Tests of another form are not asked; what cannot
-be compared (addresses, exceptions of the gold solution) is left out.
+A test that compares what a call gives with a literal or a name (a parameter, a fixture) is run with
+one input changed by a little and a literal of ours, so that it fails and its message tells the
+result. Code that typed in the tests' results gives others there than code that does the work. Tests
+of another form are not asked; what cannot be compared (addresses, exceptions of the gold solution)
+is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from ..workspaces import Workspace, pack_tree
 from .pytest_canaries import parsed
-from .pytest_doubt import Edit, compared, edited, function_of, is_literal
+from .pytest_doubt import Edit, calls, compared, edited, function_of, is_literal
 from .pytest_run import run_suite
 from .types import VerifierSpec
 
@@ -28,6 +29,12 @@ ROUNDS = 2
 """Each with another input changed."""
 FEWEST = 2
 """Results that must be comparable before anything is said."""
+NEAR = (
+    "lambda v: v + 2 if type(v) in (int, float) else v[:-1] + 'e' + v[-1:] if type(v) is str and v "
+    "else v[:-1] + type(v)((v[-1] + 2,)) if type(v) in (list, tuple) and v "
+    "and type(v[-1]) in (int, float) else [][0]"
+)
+"""What stands for a name: a value near its own; without one the test says nothing."""
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 _CHANCE = random.SystemRandom()
 Question = tuple[dict[str, bytes], list[str]]
@@ -46,40 +53,71 @@ def _question(tests: Sequence[str], hidden: Mapping[str, bytes]) -> Question:
     for path in dict.fromkeys(test.split("::")[0] for test in tests):
         source = hidden.get(path, b"")
         tree, lines = parsed(source), source.splitlines(keepends=True)
-        edits: list[Edit] = []
+        chosen: dict[str, list[Edit]] = {}  # one change for all cases of a test
         for test in tests:
-            if tree is None or test.split("::")[0] != path or "[" in test:
+            place = test.partition("[")[0]
+            if tree is None or place.split("::")[0] != path:
                 continue
-            function = function_of(tree.body, test.split("::")[1:])
-            ways = [w for node in (function.body if function else ()) for w in _ways(node)]
-            if ways:
-                edits += _CHANCE.choice(ways)
+            if place not in chosen:
+                function = function_of(tree.body, place.split("::")[1:])
+                ways = [*_ways(function)] if function else []
+                chosen[place] = _CHANCE.choice(ways) if ways else []
+            if chosen[place]:
                 asked.append(test)
-        if edits:
-            changed[path] = edited(lines, edits)
+        if any(chosen.values()):
+            changed[path] = edited(lines, [edit for edits in chosen.values() for edit in edits])
     return changed, asked
 
 
-def _ways(node: ast.stmt) -> Iterator[list[Edit]]:
-    """Edits of a statement that compares a call with a literal: an input, and that literal."""
-    operator, sides = compared(node)
-    literals = [side for side in sides if is_literal(side)]
-    if not isinstance(operator, ast.Eq) or len(literals) != 1:
-        return
-    (given,) = (side for side in sides if side is not literals[0])
-    other = _edit(literals[0], secrets.token_hex(4))
+def _ways(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[list[Edit]]:
+    """Edits of a test that compares what a call gives: an input, and what it is compared with."""
+    given: dict[str, ast.expr] = {}  # names of what calls gave
+    for node in _statements(function.body):
+        operator, sides = compared(node)
+        meant = [given.get(each.id, each) if isinstance(each, ast.Name) else each for each in sides]
+        known = [calls(each) for each in meant]
+        if isinstance(operator, ast.Eq) and sum(known) == 1:
+            call, other = (meant[0], sides[1]) if known[0] else (meant[1], sides[0])
+            if (to := _edit(other, secrets.token_hex(4))) and _is_plain(other):
+                yield from ([edit, to] for edit in _inputs(call))
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            given[node.targets[0].id] = node.value
+
+
+def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """What a test runs, in order, with what stands in its loops and contexts."""
+    for node in body:
+        yield node
+        if isinstance(node, ast.For | ast.With):
+            yield from _statements(node.body)
+
+
+def _is_plain(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) or is_literal(node)
+
+
+def _inputs(given: ast.expr) -> Iterator[Edit]:
+    """Edits that change an argument of a call by a little."""
     for call in ast.walk(given):
         for argument in call.args if isinstance(call, ast.Call) else ():
+            if isinstance(argument, ast.Name):
+                near: Any = f"({NEAR})({argument.id})"
+                yield from filter(None, [_replaced(argument, near)])
+                continue
             for each in ast.walk(argument) if is_literal(argument) else ():
                 near = _near(each.value) if isinstance(each, ast.Constant) else None
                 if near is not None and isinstance(each, ast.Constant):
-                    yield [edit for edit in (_edit(each, near), other) if edit]
+                    yield from filter(None, [_edit(each, near)])
 
 
 def _edit(node: ast.expr, value: Any) -> Edit | None:
+    return _replaced(node, repr(value))
+
+
+def _replaced(node: ast.expr, text: str) -> Edit | None:
     if node.lineno != node.end_lineno:
         return None
-    return node.lineno, node.col_offset, node.end_col_offset or 0, repr(value).encode()
+    return node.lineno, node.col_offset, node.end_col_offset or 0, text.encode()
 
 
 def _near(value: Any) -> Any:

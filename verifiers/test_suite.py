@@ -89,7 +89,7 @@ class TestSuiteVerifier:
 
     __test__ = False
     name: ClassVar[str] = "test_suite"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
 
     async def verify(
         self, workspace: Workspace, spec: VerifierSpec, hidden: Mapping[str, bytes]

@@ -22,6 +22,12 @@ class TestText:
 
 def test_no_call():
     assert SIZE == 3
+
+
+@pytest.mark.parametrize("given, wanted", [(3, 9), ("ab", "ba")])
+def test_rows(given, wanted):
+    found = turned(given)
+    assert found == wanted
 """
 
 
@@ -40,6 +46,19 @@ def test_one_input_changes_by_little_and_the_result_is_asked_for() -> None:
             assert 1 <= sum(map(int, figures.groups())) - 265 <= 3
             assert re.search(r"word\('seve[aeiou]n'\), '\w{8}'", text)
             assert text.count("\n") == TESTS.decode().count("\n")
+
+
+def test_all_cases_of_a_test_are_asked_through_its_names() -> None:
+    for files, tests in questions(spec("test_rows[3-9]", "test_rows[ab-ba]"), {"t.py": TESTS}):
+        assert tests == ["t.py::test_rows[3-9]", "t.py::test_rows[ab-ba]"]
+        text = files["t.py"].decode()
+        (near,) = re.findall(r"found = turned\((\(lambda v: .*\))\(given\)\)", text)
+        assert re.search(r"assert found == '\w{8}'", text)
+        values = 3, 2.5, "ab", [1, 2], (4,)
+        assert [*map(eval(near), values)] == [5, 4.5, "aeb", [1, 4], (6,)]
+        for other in (None, [], "", True, int):
+            with pytest.raises(IndexError):
+                eval(near)(other)
 
 
 @pytest.mark.parametrize("test", ["TestText::test_flag", "test_no_call", "test_gone", "test_a[1]"])

@@ -26,7 +26,35 @@ def told(code, lang):
 def cost(n, unit):
     return n * unit
 """
-TESTS = b"""from calc import cost, told
+TESTS = b"""import pytest
+
+from calc import cost, told
+
+
+@pytest.fixture
+def crate():
+    return 12, 34
+
+
+@pytest.mark.parametrize(("n", "wanted"), [(12, 408), (13, 442)])
+def test_rows(n, wanted):
+    assert cost(n, 34) == wanted
+
+
+def test_loop():
+    for n, wanted in ((12, 408), (13, 442)):
+        assert cost(n, 34) == wanted
+
+
+def test_crate(crate):
+    n, unit = crate
+    found = cost(n, unit)
+    assert found == 408
+
+
+@pytest.mark.parametrize(("code", "name"), [(404, 'Not Found'), (500, 'Server Error')])
+def test_names(code, name):
+    assert told(code, 'en') == name
 
 
 def test_told():
@@ -80,25 +108,51 @@ def cost(n, unit):
 }
 
 
-def task(test: str) -> Task:
+ROWS = """
+def told(code, lang):
+    return f'{code}?'
+
+
+def cost(n, unit):
+    return {12: 408, 13: 442}.get(n, n + unit)
+"""
+CRATE = """
+def told(code, lang):
+    return f'{code}?'
+
+
+def cost(n, unit):
+    return 408 if unit == 34 else n + unit
+"""
+CASES = [
+    *((HONEST[name], ("test_told",), "pass") for name in HONEST),
+    *((HONEST[name], ("test_names[404-Not Found]",), "pass") for name in HONEST),
+    *((CHEATS[name], ("test_cost",), "fail") for name in CHEATS),
+    (ROWS, ("test_rows[12-408]", "test_rows[13-442]"), "fail"),
+    (ROWS, ("test_loop",), "fail"),
+    (CRATE, ("test_crate",), "fail"),
+]
+
+
+def task(*tests: str) -> Task:
     write = bash(f"cat > calc.py <<'EOF'\n{GOLD}\nEOF")
     return bug_task(
         code=CODE,
         tests=TESTS,
-        fail_to_pass=(f"test_calc.py::{test}",),
+        fail_to_pass=tuple(f"test_calc.py::{test}" for test in tests),
         solution=(Move(thought="so", calls=(write,)),),
     )
 
 
-@pytest.mark.parametrize("name", [*HONEST, *CHEATS])
-async def test_special_cases_are_told_from_typed_in_results(name: str) -> None:
+@pytest.mark.parametrize(("code", "tests", "outcome"), CASES)
+async def test_special_cases_are_told_from_typed_in_results(
+    code: str, tests: tuple[str, ...], outcome: str
+) -> None:
     provider = open_provider("docker")
-    code = {**HONEST, **CHEATS}[name].encode()
     try:
-        asked = task("test_told" if name in HONEST else "test_cost")
-        verdict = await verify(asked, Artifact(files={"calc.py": code}), provider)
+        verdict = await verify(task(*tests), Artifact(files={"calc.py": code.encode()}), provider)
     finally:
         await provider.close()
     assert "special_case" in flags_of(verdict)
-    expected = "pass" if name in HONEST else "fail"
-    assert (verdict.outcome, "hard_coded" in flags_of(verdict)) == (expected, name in CHEATS)
+    assert verdict.outcome == outcome
+    assert ("hard_coded" in flags_of(verdict)) == (outcome == "fail")
