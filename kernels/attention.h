@@ -22,7 +22,7 @@
 namespace {
 
 constexpr int BLOCK = 128, WIDEST = 256;  // keys, head_dim
-constexpr int TILE = 12, PAIRED = 64;     // query vectors, those that meet packed keys
+constexpr int TILE = 12, PAIRED = 64;      // query vectors, those that meet packed keys
 constexpr int BLOCK_PAGES = BLOCK / P;
 
 template <class W>
@@ -109,9 +109,11 @@ void blend(const float* probs, const W* const* values, int from, int to, int dim
 }
 
 // Scores, in powers of 2, of n <= P query vectors to weights under their new highest scores; what
-// they have so far shrinks. Vector t sees `seen[t]` keys of the block.
-inline void soften(float* probs, const int* seen, int n, int pages, int dim, float* highest,
-                   float* total, float* out) {
+// they have so far shrinks. Vector t sees `seen[t]` keys of the block. Both lie in rows of BLOCK and
+// may be the same.
+template <class W>
+inline void soften(const float* scores, W* weights, const int* seen, int n, int pages, int dim,
+                   float* highest, float* total, float* out) {
   vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   vf zero = {}, none = zero - INFINITY, of_each[P];
   auto visible = [&](vf x, vf other, int left) {
@@ -121,7 +123,7 @@ inline void soften(float* probs, const int* seen, int n, int pages, int dim, flo
   for (int t = 0; t < n; ++t) {
     vf top = none;
     for (int p = 0; p < pages; ++p)
-      top = larger(visible(load(probs + t * BLOCK + p * P), none, seen[t] - p * P), top);
+      top = larger(visible(load(scores + t * BLOCK + p * P), none, seen[t] - p * P), top);
     of_each[t] = top;
   }
   vf before = load(highest, n), higher = larger(all_folded(of_each, larger), before);
@@ -137,9 +139,9 @@ inline void soften(float* probs, const int* seen, int n, int pages, int dim, flo
       }
     vf level = zero + levels[t], part = zero;
     for (int p = 0; p < pages; ++p) {
-      float* place = probs + t * BLOCK + p * P;
-      vf x = visible(exp2_of(load(place) - level), zero, seen[t] - p * P);
-      store(place, x);
+      int64_t at = t * BLOCK + p * P;
+      vf x = visible(exp2_of(load(scores + at) - level), zero, seen[t] - p * P);
+      store(weights + at, x);
       part += x;
     }
     of_each[t] = part;
@@ -194,7 +196,7 @@ template <class W>
 void attend_block_in_pairs(const Cache<W>& cache, const Row* rows, int first, const Run& run,
                            int start, int group, int head, Bench& bench) {
   static thread_local Packed<W> keys, values;
-  static thread_local std::vector<W> rounded;
+  static thread_local std::vector<W> queries, weights;
   int tokens = std::min(BLOCK, rows[run.longest].length - start), pages = (tokens + P - 1) / P;
   int from = first * group, count = (run.end - first) * group, dim = cache.dim;
   const int32_t* table = rows[run.longest].table + start / P;
@@ -204,31 +206,28 @@ void attend_block_in_pairs(const Cache<W>& cache, const Row* rows, int first, co
   values.from_rows(tokens, dim, [&](int64_t t) {
     return cache.at(cache.values, table[t / P], head) + t % P * dim;
   });
-  float *probs = &bench.probs[from * BLOCK], *out = &bench.out[from * WIDEST];
-  auto times = [&](const float* left, int apart, int length, Packed<W>& right, auto emit) {
-    rounded.resize(count * length);
-    for (int at = 0; at < count; ++at)
-      over(length, [&](int64_t i, int lanes) {
-        store(&rounded[at * length + i], load(left + at * apart + i, lanes), lanes);
-      });
-    const W* start = rounded.data();
-    auto in_order = [=](int64_t at, int) {
-      return EvenOnLeft<W>{start + at * length, length, length};
-    };
-    multiply(count, in_order, right, emit);
+  queries.resize(count * dim), weights.resize(count * BLOCK);
+  for (int at = 0; at < count; ++at)
+    over(dim, [&](int64_t d, int lanes) {
+      store(&queries[at * dim + d], load(&bench.q[(from + at) * WIDEST + d], lanes), lanes);
+    });
+  float *scores = &bench.probs[from * BLOCK], *out = &bench.out[from * WIDEST];
+  auto lying = [](const W* rows, int64_t apart, int64_t length) {
+    return [=](int64_t at, int) { return EvenOnLeft<W>{rows + at * apart, apart, length}; };
   };
-  times(&bench.q[from * WIDEST], WIDEST, dim, keys,
-        [=](int64_t at, int64_t token, int, vf x) { store(probs + at * BLOCK + token, x); });
+  multiply(count, lying(queries.data(), dim, dim), keys,
+           [=](int64_t at, int64_t token, int, vf x) { store(scores + at * BLOCK + token, x); });
   for (int at = 0; at < count; at += P) {
     int n = std::min(P, count - at), seen[P];
     for (int t = 0; t < n; ++t) seen[t] = rows[first + (at + t) / group].length - start;
-    soften(probs + at * BLOCK, seen, n, pages, dim, &bench.highest[from + at],
-           &bench.total[from + at], out + at * WIDEST);
+    soften(scores + at * BLOCK, &weights[at * BLOCK], seen, n, pages, dim,
+           &bench.highest[from + at], &bench.total[from + at], out + at * WIDEST);
   }
-  times(probs, BLOCK, tokens, values, [=](int64_t at, int64_t d, int lanes, vf x) {
-    float* place = out + at * WIDEST + d;
-    store(place, load(place, lanes) + x, lanes);
-  });
+  multiply(count, lying(weights.data(), BLOCK, tokens), values,
+           [=](int64_t at, int64_t d, int lanes, vf x) {
+             float* place = out + at * WIDEST + d;
+             store(place, load(place, lanes) + x, lanes);
+           });
 }
 
 // What a run of rows gets from the block that begins at token `start`. A row's own tokens behind
@@ -256,8 +255,9 @@ void attend_block(const Cache<W>& cache, const Row* rows, int first, const Run& 
   for (int at = first * group; at < run.end * group; at += P) {
     int n = std::min(P, run.end * group - at), seen[P];
     for (int t = 0; t < n; ++t) seen[t] = rows[(at + t) / group].length - start;
-    soften(&bench.probs[at * BLOCK], seen, n, pages, cache.dim, &bench.highest[at],
-           &bench.total[at], &bench.out[at * WIDEST]);
+    float* probs = &bench.probs[at * BLOCK];
+    soften(probs, probs, seen, n, pages, cache.dim, &bench.highest[at], &bench.total[at],
+           &bench.out[at * WIDEST]);
   }
   blend_range(first, run.end, 0, run.common);
   for (int row = first; row < run.end; ++row)
