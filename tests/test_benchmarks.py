@@ -25,9 +25,9 @@ def test_every_benchmark_takes_the_same_flags(name: str) -> None:
 def test_the_page_shows_every_figure_and_names_what_did_not_run() -> None:
     page = runpy.run_path(str(HERE / "__main__.py"))["page"]
     figures = {
-        "speed": {"ours": 4.0, "peer": 2.0, "ratio_peer": 2.0, "ratio": 2.0},
+        "speed": {"ours": 4.0, "peer": 2.0, "ratio_peer": 2.0, "ratio": 2.0, "share": 0.5},
         "leaks": 0,
-        "machine": {"cpus": 2},
+        "machine": {"cpus": 2, "load": 1.5, "cases": {"one": {"ours": 3, "by": {"wall": 7}}}},
     }
 
     records = {
@@ -37,8 +37,9 @@ def test_the_page_shows_every_figure_and_names_what_did_not_run() -> None:
 
     text = page(records)
 
-    assert "| `speed` | 4 | peer 2 | 2 |" in text
+    assert "| `speed` | 4 | peer 2 | 2 | share 0.5 |" in text
     assert "| `leaks` | 0 |" in text
-    assert "| `machine.cpus` | 2 |" in text
+    assert "| `machine` |  |  |  | cpus 2, load 1.5 |" in text
+    assert "| `machine.cases.one` | 3 |  |  | by (wall 7) |" in text
     assert "`run it`: a day, a machine" in text
     assert text.index("## model") < text.index("No figures")

@@ -78,7 +78,7 @@ def page(records: Mapping[str, Mapping[str, Any]]) -> str:
         if (figures := record["figures"]) is None:
             lines.append("No figures: a test of what it measures is red, or it broke.")
         else:
-            lines += ["| figure | ours | peers | ratio |", "|---|---|---|---|"]
+            lines += ["| figure | ours | peers | ratio | more |", "|---|---|---|---|---|"]
             lines += [f"| {' | '.join(row)} |" for row in _rows(figures)]
     return "\n".join(lines) + "\n"
 
@@ -92,21 +92,33 @@ def _conditions() -> str:
     )
 
 
-def _rows(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str, str, str]]:
+def _rows(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, ...]]:
+    """A row a figure: what is compared with peers, a number, or a group of numbers."""
     for name, value in figures.items():
-        label = f"{above}{name}"
+        label = f"`{above}{name}`"
         if not isinstance(value, Mapping):
-            yield f"`{label}`", _text(value), "", ""
-        elif "ours" not in value:
-            yield from _rows(value, f"{label}.")
-        else:
-            peers = [
-                f"{key.removeprefix('ratio_')} {_text(value[key.removeprefix('ratio_')])}"
-                for key in value
-                if key.startswith("ratio_")
-            ]
+            yield label, _text(value), "", "", ""
+        elif "ours" in value:
+            names = [key.removeprefix("ratio_") for key in value if key.startswith("ratio_")]
+            peers = [f"{peer} {_text(value[peer])}" for peer in names]
+            shown = {"ours", "ratio", *names, *(f"ratio_{peer}" for peer in names)}
+            more = {key: each for key, each in value.items() if key not in shown}
             ratio = _text(value.get("ratio", ""))
-            yield f"`{label}`", _text(value["ours"]), ", ".join(peers), ratio
+            yield label, _text(value["ours"]), ", ".join(peers), ratio, _listed(more)
+        else:
+            groups = {key: each for key, each in value.items() if isinstance(each, Mapping)}
+            numbers = {key: each for key, each in value.items() if key not in groups}
+            if numbers:
+                yield label, "", "", "", _listed(numbers)
+            yield from _rows(groups, f"{above}{name}.")
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    """Numbers by name, as deep as they lie."""
+    return ", ".join(
+        f"{name} ({_listed(value)})" if isinstance(value, Mapping) else f"{name} {_text(value)}"
+        for name, value in values.items()
+    )
 
 
 def _text(value: Any) -> str:

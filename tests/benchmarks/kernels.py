@@ -65,7 +65,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
     sizes = M2 if GPU else SMALL
     tokens, rounds = (128, 1) if quick else (sizes.tokens, 5)
     found = {
-        name: _compared(name, arguments, rounds)
+        f"{name}_ms": _compared(name, arguments, rounds)
         for name, arguments in _arguments(sizes, tokens).items()
     }
     device = torch.cuda.get_device_name() if GPU else "cpu"
@@ -91,16 +91,12 @@ def _compared(case: str, arguments: tuple[Any, ...], rounds: int) -> dict[str, f
     for _ in range(rounds):
         for version, call in steps.items():
             times[version].append(_milliseconds(call))
-    found = {f"{version}_ms": median(each) for version, each in times.items()}
+    found = {version: median(each) for version, each in times.items()}
+    peers = [version for version in steps if version != "ours"]
+    ratios = {f"ratio_{peer}": found[peer] / found["ours"] for peer in peers}
     if GPU:
         found |= {f"{version}_peak_mib": _peak_mib(call) for version, call in steps.items()}
-    ratios = {
-        "ratio" if version == "reference" else f"ratio_{version}": found[f"{version}_ms"]
-        / found["ours_ms"]
-        for version in steps
-        if version != "ours"
-    }
-    return found | ratios
+    return found | ratios | {"ratio": ratios["ratio_reference"]}
 
 
 def _step(version: Callable[..., Any], name: str, arguments: tuple[Any, ...]) -> Callable[[], Any]:

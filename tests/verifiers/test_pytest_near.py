@@ -56,7 +56,8 @@ def test_all_cases_of_a_test_are_asked_through_its_names() -> None:
         assert re.search(r"assert found == '\w{8}'", text)
         values = 3, 2.5, "ab", [1, 2], (4,)
         assert [*map(eval(near), values)] == [5, 4.5, "aeb", [1, 4], (6,)]
-        for other in (None, [], "", True, int):
+        others: tuple[object, ...] = None, [], "", True, int
+        for other in others:
             with pytest.raises(IndexError):
                 eval(near)(other)
 
