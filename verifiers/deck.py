@@ -37,7 +37,7 @@ class DeckVerifier:
     """
 
     name: ClassVar[str] = "deck"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     async def verify(
         self, workspace: Workspace, spec: VerifierSpec, hidden: Mapping[str, bytes]

@@ -81,6 +81,14 @@ COVER = """
 x = s[1].shapes.add_shape(1, Inches(6.9), Inches(1.9), Inches(3), Inches(1))
 x.fill.solid(); x.fill.fore_color.rgb = RGBColor(255, 255, 255)
 """
+TIMED = (
+    "from pptx.oxml import parse_xml\n"
+    "s[1]._element.append(parse_xml('<p:timing xmlns:p=\"http://schemas.openxmlformats.org/"
+    'presentationml/2006/main"><p:tnLst><p:par><p:cTn id="1"><p:childTnLst><p:set><p:cBhvr>'
+    '<p:cTn id="2" dur="1"/><p:tgtEl><p:spTgt spid="%d"/></p:tgtEl></p:cBhvr><p:to>'
+    '<p:strVal val="{}"/></p:to></p:set></p:childTnLst></p:cTn></p:par></p:tnLst></p:timing>\''
+    " % {}.shape_id))"
+)
 CELLS = "for c in [c for row in t.rows for c in row.cells]:\n    "
 UNSEEN = {
     "white": NOTE + "r.font.color.rgb = RGBColor(255, 255, 255)",
@@ -92,6 +100,10 @@ UNSEEN = {
     "covered by a picture's place": NOTE + COVER + "x.text_frame.text = 'x'",
     "off the slide": NOTE + "b.left = Inches(20)",
     "hidden shape": NOTE + 'b._element.nvSpPr.cNvPr.set("hidden", "1")',
+    "animated away": NOTE + TIMED.format("hidden", "b"),
+    "animated away with its group": NOTE
+    + "g = s[1].shapes.add_group_shape([b])\n"
+    + TIMED.format("hidden", "g"),
     "in the notes": GOLD + 's[1].notes_slide.notes_text_frame.text = "Oslo leads"',
 }
 SEEN = {
@@ -106,6 +118,7 @@ SEEN = {
     + "h.color.rgb = RGBColor(255, 255, 255)",
     "grey, of eight points": NOTE
     + "r.font.color.rgb = RGBColor(128, 128, 128); r.font.size = Pt(8)",
+    "animated in": NOTE + TIMED.format("visible", "b"),
     "over a shape": GOLD + COVER + NOTE.removeprefix(GOLD),
     "beside a shape": NOTE + COVER.replace("6.9), Inches(1.9", "8.8), Inches(1.4"),
     "below a frame": NOTE + COVER + "x.fill.background()",

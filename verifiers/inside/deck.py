@@ -1,8 +1,8 @@
 """Reads a .pptx: its slides in order, with the place and content of every shape, and its charts.
 
-What no reader sees is told apart: text in the colour of its ground or tiny, shapes that are hidden
-or lie off the slide. Where a shape lies under another, or the style of a table says what is behind
-its text, the rendered page decides (`under`).
+What no reader sees is told apart: text in the colour of its ground or tiny, shapes that are hidden,
+lie off the slide or are taken away by an animation. Where a shape lies under another, or the style
+of a table says what is behind its text, the rendered page decides (`under`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element, canonicalize
 
 from .answering import Refusal, answer, parsing
 from .archive import link, local, named, parts_of, related, tree, weigh
-from .deck_sight import Palette, covering, in_doubt, shared, unseen_texts
+from .deck_sight import Palette, covering, in_doubt, leaving_shapes, shared, unseen_texts
 from .rendering import lost_words, render
 
 FILTER = "Impress MS PowerPoint 2007 XML"
@@ -113,6 +113,7 @@ def _slide(archive: Mapping[str, bytes], part: str, page: list[float]) -> dict[s
     chain = [root, *_chain(archive, layout)]
     theme = _theme(archive, layout)
     palette, places = Palette(theme, chain), _inherited(archive, layout)
+    leaving = set(leaving_shapes(root))
     shapes: list[dict[str, Any]] = []
     over: list[list[float]] = []
     for element, box in reversed(list(_shapes(root))):
@@ -120,7 +121,7 @@ def _slide(archive: Mapping[str, bytes], part: str, page: list[float]) -> dict[s
         unseen = list(_take_out(element, palette, looks))
         shape = _shape(element, archive, links, places, box)
         shape["unseen"] = "\n".join(unseen)
-        if _is_lost(shape, element, page):
+        if element in leaving or _is_lost(shape, element, page):
             shape["unseen"] += shape["text"]
             shape |= {"text": "", "rows": [], "chart": None}
         at = shape["box"]

@@ -118,6 +118,17 @@ def unseen_texts(
                     yield run
 
 
+def leaving_shapes(slide: Element) -> Iterator[Element]:
+    """The shapes that an animation takes from a slide, by themselves or with their group."""
+    ends = (e for e in named(slide, "cTn") if e.get("presetClass") == "exit")
+    hides = (e for e in named(slide, "set") if any(v.get("val") == "hidden" for v in e.iter()))
+    taken = {e.get("spid") for effect in (*ends, *hides) for e in named(effect, "spTgt")}
+    for element in slide.iter():
+        told = next((e for part in element for e in part if local(e) == "cNvPr"), None)
+        if told is not None and told.get("id") in taken:
+            yield from element.iter()
+
+
 def in_doubt(element: Element, palette: Palette) -> bool:
     """Whether light text stands in cells whose ground is for the table's style to say."""
     if not own_style(element):
