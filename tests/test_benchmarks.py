@@ -27,6 +27,7 @@ def test_the_page_shows_every_figure_and_names_what_did_not_run() -> None:
     figures = {
         "speed": {"ours": 4.0, "peer": 2.0, "ratio_peer": 2.0, "ratio": 2.0, "share": 0.5},
         "leaks": 0,
+        "left": ["a | b"],
         "machine": {"cpus": 2, "load": 1.5, "cases": {"one": {"ours": 3, "by": {"wall": 7}}}},
     }
 
@@ -39,6 +40,7 @@ def test_the_page_shows_every_figure_and_names_what_did_not_run() -> None:
 
     assert "| `speed` | 4 | peer 2 | 2 | share 0.5 |" in text
     assert "| `leaks` | 0 |" in text
+    assert r"| `left` | ['a \| b'] |" in text
     assert "| `machine` |  |  |  | cpus 2, load 1.5 |" in text
     assert "| `machine.cases.one` | 3 |  |  | by (wall 7) |" in text
     assert "`run it`: a day, a machine" in text

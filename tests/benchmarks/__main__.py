@@ -122,7 +122,7 @@ def _listed(values: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", r"\|")
 
 
 def _version(name: str) -> str:
