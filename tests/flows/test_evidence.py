@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from rollmill import workspaces
+from rollmill.flows.commands import tasks
 from rollmill.pipelines.taskfolder import load_task, save_task
+
+from ..pipelines.rollout.handmade import TESTS, bug_task
+from ..pipelines.rollout.test_episode import FailingProvider
 
 Command = Callable[..., Any]
 
@@ -49,3 +55,28 @@ def test_a_run_is_audited_and_judged_again(run: Command, tally: Path, tmp_path: 
     assert ran.code == 0
     assert "0 of 1 verdicts changed (pass -> pass: 1)" in ran.out
     assert (tmp_path / "again" / "manifest.json").exists()
+
+
+@pytest.mark.docker
+def test_an_audited_task_is_written_anew_without_its_flaky_test(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    moody = b"\n\ndef test_moody():\n    import os\n    assert 'SPOILED' not in os.environ\n"
+    steady = ("test_calc.py::test_one",)
+    task = bug_task(tests=TESTS + moody, pass_to_pass=(*steady, "test_calc.py::test_moody"))
+    folder, out = tmp_path / "task", tmp_path / "held"
+    save_task(task, folder)
+    opened = workspaces.open_provider
+
+    def spoiling(_: str) -> FailingProvider:
+        return FailingProvider(opened("docker"), spoiled={4})  # where the first gold run is judged
+
+    monkeypatch.setattr(workspaces, "open_provider", spoiling)
+    words = ["audit", str(folder), "--quick", "--runs", "1"]
+    ran = CliRunner().invoke(tasks.app, words)
+    assert ran.exit_code == 1
+    assert "flaky, to be dropped: test_calc.py::test_moody" in ran.output
+    assert CliRunner().invoke(tasks.app, [*words, "--out", str(out)]).exit_code == 0
+    (anew,) = (out / "tasks").iterdir()
+    assert load_task(anew).verifier.params["pass_to_pass"] == [*steady]
+    assert load_task(folder) == task

@@ -101,6 +101,8 @@ UNSEEN = {
     "off the slide": NOTE + "b.left = Inches(20)",
     "hidden shape": NOTE + 'b._element.nvSpPr.cNvPr.set("hidden", "1")',
     "animated away": NOTE + TIMED.format("hidden", "b"),
+    "leaving by an effect": NOTE
+    + TIMED.format("visible", "b").replace('id="1"', 'id="1" presetClass="exit"'),
     "animated away with its group": NOTE
     + "g = s[1].shapes.add_group_shape([b])\n"
     + TIMED.format("hidden", "g"),
