@@ -110,10 +110,19 @@ class Model(nn.Module):
 
 
 def initialise(module: nn.Module, std: float) -> None:
-    """Fill all weights but the norms' with normal noise."""
+    """Fill all weights but the norms' with normal noise; those on the meta device stay as is."""
     for name, param in module.named_parameters():
-        if not name.endswith("norm.weight"):
+        if not (param.is_meta or name.endswith("norm.weight")):
             nn.init.normal_(param, std=std)
+
+
+class Embedding(nn.Embedding):
+    """Token ids to vectors."""
+
+    def reset_parameters(self) -> None:
+        """As torch does, but not on the meta device, where it would import its compiler."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
 
 
 class Head(nn.Linear):
@@ -133,7 +142,7 @@ class Trunk(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
             DecoderLayer(config, index) for index in range(config.num_hidden_layers)
         )

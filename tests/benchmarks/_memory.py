@@ -11,21 +11,23 @@ from pathlib import Path
 
 import torch
 
-from rollmill.tests.benchmarks import _decoding, _train_step
-
 STEPS = 3
 TOKENS, SEQUENCES = 64, 16
 
 
 def main(job: str, side: str, weights: str) -> None:
-    """Run the job; the weights come from a file, as in use, so that no second model is held."""
+    """Run the job with what it needs and no more: weights from a file, imports of this job."""
     logging.disable(logging.WARNING)
     torch.manual_seed(0)
     if job == "train":
+        from rollmill.tests.benchmarks import _train_step
+
         step = _train_step.SIDES[side](Path(weights), _train_step.random_tokens(), "float32")
         for _ in range(STEPS):
             step()
     else:
+        from rollmill.tests.benchmarks import _decoding
+
         prompts = [[index + 1, *range(2, 256)] for index in range(SEQUENCES)]
         _decoding.SIDES[side](Path(weights), torch.float32)(prompts, TOKENS)
     print(_peak_bytes())

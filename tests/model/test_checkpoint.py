@@ -220,6 +220,20 @@ def test_loading_holds_one_shard_beyond_the_model(
     assert int(result.stdout) < 2 * shard  # the shard, and as much again for allocators
 
 
+def test_loading_and_generating_import_no_compiler(saved: Path) -> None:
+    """torch._dynamo and Triton cost a second and 130 MB, and nothing here uses them."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from rollmill.model.checkpoint import load_model\n"
+        "from rollmill.model.engine import Engine, GenRequest\n"
+        "engine = Engine(load_model(Path(sys.argv[1])))\n"
+        "engine.generate([GenRequest(prompt_ids=(1, 2, 3), max_tokens=4)])\n"
+        "print({'torch._dynamo', 'triton'} & set(sys.modules))\n"
+    )
+    command = [sys.executable, "-c", script, str(saved)]
+    assert subprocess.check_output(command, text=True) == "set()\n"
+
+
 @pytest.mark.parametrize("shape", [(128, 128), (36, 60), (129, 257), (1, 1000)], ids=str)
 def test_fp8_blocks_keep_each_number_to_a_sixteenth(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
