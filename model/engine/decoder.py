@@ -28,6 +28,8 @@ class Span:
     tokens: Sequence[int]
     wanted: int
     """Of how many of the last tokens the logits are asked for."""
+    scored: bool = False
+    """Whether the states of all tokens are asked for."""
 
     @property
     def certain(self) -> int:
@@ -46,7 +48,8 @@ class Fed(NamedTuple):
     logits: torch.Tensor
     """[wanted tokens, vocab] in fp32, span by span."""
     states: torch.Tensor
-    """[all tokens, hidden]: what the head reads. Of some tokens alone where nobody guesses."""
+    """[all tokens, hidden]: what the head reads. Of some tokens alone where nobody guesses and
+    no span is `scored`."""
 
 
 class Decoder(Protocol):
@@ -86,7 +89,7 @@ class TorchDecoder:
             assert given is not None
             embedded = self._model.model.embed_tokens(tokens)
             states = self._module(given.to(embedded.dtype), embedded, attend.positions, attend)
-        elif self._pages.needs_every_state:
+        elif self._pages.needs_every_state or any(span.scored for span in spans):
             states = self._model.trunk(tokens, attend.positions, attend)
             self._keep_routes(attend)
         else:
@@ -118,6 +121,7 @@ class OneByOne:
                         start=span.start + index,
                         tokens=[token],
                         wanted=int(len(span.tokens) - index <= span.wanted),
+                        scored=span.scored,
                     )
                 ]
             )

@@ -10,13 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from itertools import accumulate
 
 import torch
 
 from ..model import Model
 from ..mtp import MtpModules
-from .decoder import Decoder, OneByOne, Span, TorchDecoder
+from .decoder import Decoder, OneByOne, TorchDecoder
 from .drafter import Drafter
 from .native import FEW_TOKENS, NativeDecoder
 from .pages import PAGE, Pages
@@ -30,13 +29,12 @@ from .request import (
     Token,
 )
 from .sampling import Place, draw
-from .scheduler import Scheduler
+from .scheduler import Plan, Scheduler
+from .scoring import SCORED_ROWS, score_prompts, with_states
 from .sequence import Running
 from .spill import LowerLevels, PageStore, SpillSettings
 from .stats import EngineStats
 from .swaps import Swap, Swaps
-
-_Plan = list[tuple[Running, Span]]
 
 
 class Engine:
@@ -78,7 +76,8 @@ class Engine:
             ValueError: sizes make no sense.
         """
         self.model = model.eval()
-        self.context = context or model.config.max_position_embeddings
+        longest = model.config.max_position_embeddings
+        self.context = longest if context is None else context
         tokens = slots * (self.context + PAGE) if cache_tokens is None else cache_tokens
         _check_sizes(self.context, slots, step_tokens, tokens, max_waiting)
         self.context = min(self.context, tokens // PAGE * PAGE)
@@ -154,7 +153,8 @@ class Engine:
         """Queue a request. Its future may be cancelled at any time.
 
         Args:
-            on_token: called in the stepping thread with each token as it is made; must not raise.
+            on_token: called in the stepping thread with each token as it is made, those of a
+                prompt with `prompt_logprobs` first; must not raise.
 
         The future raises:
             PromptTooLong: the context has no room for an answer.
@@ -229,13 +229,14 @@ class Engine:
             for sequence, span in part:
                 scheduler.fed(sequence, span.certain)
         for part, (logits, states) in fed:
+            if any(span.scored for _, span in part):
+                at_once = 1 if self._deterministic else SCORED_ROWS
+                score_prompts(part, states, self.model.head, self._version, at_once=at_once)
             kept = self._extend([sequence for sequence, span in part if span.wanted], logits)
             if self._drafter is not None:
-                ends = accumulate(len(span.tokens) for _, span in part)
-                for (sequence, span), end in zip(part, ends, strict=True):
-                    start = end - len(span.tokens)
+                for sequence, span, mine in with_states(part, states):
                     right = span.certain + kept.get(id(sequence), 0)
-                    self._drafter.follow(sequence, span.start, states[start : start + right])
+                    self._drafter.follow(sequence, span.start, mine[:right])
 
     def fail_all(self, error: BaseException) -> None:
         """Give `error` to every request and start anew with an empty cache."""
@@ -272,7 +273,7 @@ class Engine:
             return "of any decoder"
         return self._native.code if self._native else f"of PyTorch {torch.__version__}"
 
-    def _split(self, planned: _Plan) -> list[tuple[Decoder, _Plan]]:
+    def _split(self, planned: Plan) -> list[tuple[Decoder, Plan]]:
         """Which decoder feeds what."""
         if self._native is None:
             if not self._deterministic:
@@ -283,7 +284,7 @@ class Engine:
         longest = 1 + (self._drafter.depth if self._drafter else 0)
         single = [each for each in planned if len(each[1].tokens) <= longest]
         several = [each for each in planned if len(each[1].tokens) > longest]
-        parts: list[tuple[Decoder, _Plan]] = [(self._native, single), (self._torch, several)]
+        parts: list[tuple[Decoder, Plan]] = [(self._native, single), (self._torch, several)]
         return [each for each in parts if each[1]]
 
     def _take_weights(self) -> None:
@@ -341,6 +342,7 @@ class Engine:
         """Give a sequence its tokens up to the first that it did not guess; how many it guessed."""
         self._drafted += len(sequence.drafts)
         for at, outcome in enumerate(outcomes):
+            outcome = sequence.failure or outcome
             if isinstance(outcome, EngineError):
                 self._scheduler.stop(sequence, keep=False)
                 sequence.settle(outcome)
@@ -358,11 +360,13 @@ class Engine:
         raise AssertionError("the last outcome is no guess")
 
     def _finish(self, sequence: Running, reason: FinishReason) -> None:
+        asked = sequence.request
         result = GenResult(
             tokens=tuple(sequence.tokens),
             finish_reason=reason,
             cached_tokens=sequence.cached or 0,
-            routes=self._routes(sequence) if sequence.request.routes else None,
+            prompt_tokens=tuple(sequence.prompt_tokens) if asked.prompt_logprobs else None,
+            routes=self._routes(sequence) if asked.routes else None,
         )
         self._scheduler.stop(sequence, keep=True)
         sequence.settle(result)

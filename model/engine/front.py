@@ -37,6 +37,8 @@ class AsyncEngine:
     async def stream(self, request: GenRequest) -> AsyncGenerator[Token]:
         """The tokens of one completion as they are made; closing the generator cancels it.
 
+        A request with `prompt_logprobs` gets `GenResult.prompt_tokens` first.
+
         Raises: as `complete`.
         """
         loop = asyncio.get_running_loop()

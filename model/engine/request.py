@@ -16,6 +16,9 @@ class EngineError(RuntimeError):
     """A request could not be answered; says why."""
 
 
+DAMAGED = EngineError("expected finite logits, got NaN or infinity; the weights are damaged")
+
+
 class PromptTooLong(EngineError):
     """The prompt leaves no room for an answer in the context, or in the cache."""
 
@@ -64,6 +67,9 @@ class GenRequest:
     stop_ids: frozenset[int] = frozenset()
     top_logprobs: int = 0
     """How many of the likeliest tokens to report at each place."""
+    prompt_logprobs: bool = False
+    """Whether to report how likely each token of the prompt was; none of it then comes from a
+    cache."""
     routes: bool = False
     """Whether to report the experts of each token; the engine must record them."""
     client: str = ""
@@ -115,7 +121,7 @@ class GenRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Token:
-    """One sampled token."""
+    """One token, sampled or of a prompt that was asked about."""
 
     token_id: int
     logprob: float
@@ -137,6 +143,8 @@ class GenResult:
     """`length`: `max_tokens` or the context is used up."""
     cached_tokens: int
     """How many prompt tokens were not computed again."""
+    prompt_tokens: tuple[Token, ...] | None = None
+    """The prompt's tokens but the first, nothing stands before that. None = not asked for."""
     routes: torch.Tensor | None = None
     """[fed, layers, top_k] int16: the experts of each token of prompt and completion except the
     last, which was never fed. None = not asked for."""

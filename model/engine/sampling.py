@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ...kernels.sampling import sample, sample_whole
-from .request import EngineError, GenRequest, Token
+from .request import DAMAGED, EngineError, GenRequest, Token
 from .sequence import Running
 
 
@@ -45,7 +45,7 @@ def draw(places: Sequence[Place], logits: torch.Tensor, version: int) -> list[To
     whole = [_takes_whole_rows(place.request) for place in places]
     if all(whole):
         return _draw_whole(places, logits, version)
-    outcomes: list[Token | EngineError] = [_DAMAGED] * len(places)
+    outcomes: list[Token | EngineError] = [DAMAGED] * len(places)
     for way, drawn in ((True, _draw_whole), (False, _draw_shaped)):
         rows = [row for row, each in enumerate(whole) if each == way]
         if not rows:
@@ -69,7 +69,7 @@ def _draw_whole(
     return [
         Token(token_id=token_id, logprob=logprob, version=version)
         if math.isfinite(logprob)
-        else _DAMAGED
+        else DAMAGED
         for token_id, logprob in zip(token_ids.tolist(), logprobs.tolist(), strict=True)
     ]
 
@@ -88,7 +88,7 @@ def _sampled_whole(
 def _draw_shaped(
     places: Sequence[Place], logits: torch.Tensor, version: int
 ) -> list[Token | EngineError]:
-    outcomes: list[Token | EngineError] = [_DAMAGED] * len(places)
+    outcomes: list[Token | EngineError] = [DAMAGED] * len(places)
     # A sum is finite only if all its parts are; it cannot overflow for logits of any use.
     rows = [math.isfinite(total) for total in logits.sum(-1).tolist()]
     shaped = logits
@@ -121,7 +121,6 @@ def guess(places: Sequence[Place], logits: torch.Tensor) -> list[int | None]:
     ]
 
 
-_DAMAGED = EngineError("expected finite logits, got NaN or infinity; the weights are damaged")
 _Top = tuple[tuple[int, float], ...]
 _TINY, _MOST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 
@@ -156,13 +155,31 @@ def _tokens(
 ) -> list[Token]:
     requests = [place.request for place in places]
     heat = [_heat(request.temperature) for request in requests]
-    logits = logits.cpu()
+    return _scored(_picked(places, heat, shaped), logits.cpu(), requests, version)
+
+
+def score(
+    token_ids: Sequence[int], logits: torch.Tensor, request: GenRequest, version: int
+) -> list[Token]:
+    """Given tokens, each with its logprob; not a finite one where the logits are not.
+
+    Args:
+        logits: [tokens, vocab] in fp32, what the model expected in place of each.
+        request: whose temperature and `top_logprobs` count.
+        version: of the weights.
+    """
+    return _scored(torch.tensor(token_ids), logits.cpu(), [request] * len(token_ids), version)
+
+
+def _scored(
+    chosen: torch.Tensor, logits: torch.Tensor, requests: Sequence[GenRequest], version: int
+) -> list[Token]:
+    heat = [_heat(request.temperature) for request in requests]
     scores = logits
     if any(each != 1.0 for each in heat):
         scores = scores / torch.tensor(heat)[:, None]
     scores = scores.log_softmax(-1)  # before all that shapes
-    picked = _picked(places, heat, shaped)
-    token_ids, logprobs = picked.tolist(), scores.gather(1, picked[:, None]).squeeze(1).tolist()
+    token_ids, logprobs = chosen.tolist(), scores.gather(1, chosen[:, None]).squeeze(1).tolist()
     wanted = [request.top_logprobs for request in requests]
     tops = _tops(scores, wanted)
     for row in _beyond_fp32(logprobs, tops):

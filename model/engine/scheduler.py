@@ -15,6 +15,9 @@ from .radix import Match, RadixTree
 from .sequence import Running
 from .spill import LowerLevels
 
+Plan = list[tuple[Running, Span]]
+"""What running sequences feed."""
+
 
 class Scheduler:
     """Owns the pages, the radix tree, the queue and the running sequences."""
@@ -45,7 +48,7 @@ class Scheduler:
         while len(self.running) < self._slots and self._start_next():
             pass
 
-    def plan(self) -> list[tuple[Running, Span]]:
+    def plan(self) -> Plan:
         """What each running sequence feeds; its pages have room for it."""
         budget = self._step_tokens
         spare = max(0, budget - len(self.running))  # guesses take no decoding sequence's turn
@@ -95,10 +98,10 @@ class Scheduler:
 
     def _start_next(self) -> bool:
         for sequence in self.waiting.in_turn():
-            ids = sequence.token_ids
+            ids = sequence.reusable  # the last one's logits are needed
             if self._lower is not None:
-                self._lower.bring_back(ids[:-1], self.tree, self.pages)
-            match = self.tree.match(ids[:-1])  # the last one's logits are needed
+                self._lower.bring_back(ids, self.tree, self.pages)
+            match = self.tree.match(ids)
             if not self._is_being_computed(ids, match.tokens):
                 return self._start(sequence, match)
         return False
@@ -139,7 +142,7 @@ class Scheduler:
     def _is_being_computed(self, ids: Sequence[int], known: int) -> bool:
         """Whether a running prompt will soon hold more of `ids` than is known now, by a page or
         by all that can be shared."""
-        end = min(known + PAGE, len(ids) - 1)
+        end = min(known + PAGE, len(ids))
         return end > known and any(
             sequence.held < end <= len(sequence.request.prompt_ids)
             and sequence.epoch == self.epoch
@@ -193,4 +196,5 @@ def _span(sequence: Running, tokens: int) -> Span:
         start=held,
         tokens=[*sequence.token_ids[held : held + tokens], *sequence.drafts],
         wanted=1 + len(sequence.drafts) if tokens == sequence.pending else 0,
+        scored=sequence.is_scored,
     )

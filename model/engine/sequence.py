@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .request import FinishReason, GenRequest, GenResult, Token
+from .request import DAMAGED, EngineError, FinishReason, GenRequest, GenResult, Token
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -47,11 +48,27 @@ class Running:
     """How far the MTP modules came; None = nothing was fed since the pages were given."""
     numbers: list[float] = field(default_factory=list)
     """The random numbers of its tokens, as far as they were asked for."""
+    prompt_tokens: list[Token] = field(default_factory=list)
+    """Those of the prompt's that were scored, from the second on, where that is asked for."""
+    failure: EngineError | None = None
+    """What was wrong with the scores."""
 
     @property
     def pending(self) -> int:
         """How many tokens are to be fed before the next can be sampled."""
         return len(self.token_ids) - self.held
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether scores of its prompt are asked for and not all there."""
+        request = self.request
+        scored = len(self.prompt_tokens) + 1
+        return request.prompt_logprobs and not self.failure and scored < len(request.prompt_ids)
+
+    @property
+    def reusable(self) -> Sequence[int]:
+        """The first tokens, as many as need not be fed when their keys are there already."""
+        return self.token_ids[: len(self.prompt_tokens) if self.is_scored else -1]
 
     @property
     def completion(self) -> Sequence[int]:
@@ -71,6 +88,16 @@ class Running:
         self.token_ids.append(token.token_id)
         if self.on_token is not None:
             self.on_token(token)
+
+    def add_scored(self, tokens: Sequence[Token]) -> None:
+        """Take the next tokens of a prompt that is scored and tell who listens."""
+        if not all(math.isfinite(token.logprob) for token in tokens):
+            self.failure = DAMAGED
+        elif self.failure is None:
+            self.prompt_tokens += tokens
+            if self.on_token is not None:
+                for token in tokens:
+                    self.on_token(token)
 
     def finish_reason(self, context: int) -> FinishReason | None:
         """Why the completion ends after its last token; None = it goes on."""

@@ -19,6 +19,8 @@ class Piece:
     text: str = ""
     reasoning: str = ""
     tokens: list[Token] = field(default_factory=list)
+    prompt: Sequence[tuple[int, Token | None]] = ()
+    """The ids of an echoed prompt that was scored; nothing stands before the first."""
     calls: tuple[ToolCall, ...] = ()
     finish: str | None = None
     """`stop`, `length` or `tool_calls` in the last piece."""
@@ -83,13 +85,26 @@ async def plain_pieces(
     tokenizer: Tokenizer,
     *,
     echo: bool = False,
+    empty: bool = False,
 ) -> AsyncIterator[Piece]:
-    """A completion of a text, behind its prompt when `echo`; its end of message is not shown."""
+    """A completion of a text, behind its prompt when `echo`; its end of message is not shown.
+
+    Args:
+        empty: show nothing of what is made, for the sake of the prompt's scores.
+    """
     stream, found = PlainStream(tokenizer), TextStops(stops)
     before = tokenizer.decode(request.prompt_ids) if echo else ""
     ended = False
     async with aclosing(engine.stream(request)) as tokens:
+        if request.prompt_logprobs:
+            scored = [await anext(tokens) for _ in request.prompt_ids[1:]]
+            ids = zip(request.prompt_ids, [None, *scored], strict=True)
+            yield Piece(text=before, prompt=tuple(ids))
+            before = ""
         async for token in tokens:
+            if empty:
+                yield Piece(text=before, finish="length")
+                return
             ended = token.token_id in request.stop_ids
             text = "" if ended else stream.feed(token.token_id)
             yield Piece(text=before + found.feed(text), tokens=[token])

@@ -96,6 +96,7 @@ class Service:
             stops=body.stops,
             tokenizer=self._tokenizer,
             echo=body.echo,
+            empty=body.max_tokens == 0,
         )
         shape = TextShape(
             self._tokenizer,
@@ -103,7 +104,8 @@ class Service:
             token_ids=body.return_token_ids,
         )
         top = body.logprobs or 0
-        return await self._answer(body, request, prompts, body.max_tokens, top, pieces, shape)
+        limit = max(1, body.max_tokens)
+        return await self._answer(body, request, prompts, limit, top, pieces, shape)
 
     async def _answer(
         self,
@@ -181,6 +183,7 @@ class Service:
                 seed=seed + choice,
                 stop_ids=frozenset({self._tokenizer.eos_id}),
                 top_logprobs=top,
+                prompt_logprobs=body.scores_prompt,
                 client=body.user,
             )
             for choice in range(body.n)

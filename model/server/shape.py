@@ -80,23 +80,29 @@ class TextShape:
             "index": index,
             "text": "".join(piece.text for piece in pieces),
             "finish_reason": pieces[-1].finish,
-            "logprobs": self._scores(index, tokens) if self._logprobs else None,
+            "logprobs": self._scores(index, pieces) if self._logprobs else None,
         }
         if self._token_ids:
             choice["token_ids"] = [token.token_id for token in tokens]
         return choice
 
-    def _scores(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
+    def _scores(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
         offsets = self._offsets[index]
+        prompt = [each for piece in pieces for each in piece.prompt]
+        made = [(token.token_id, token) for piece in pieces for token in piece.tokens]
+        places = [offsets.of(token_id) for token_id, _ in prompt]
+        if prompt:
+            offsets.close()
+        scored = [*prompt, *made]
         return {
-            "tokens": [self._name(token.token_id) for token in tokens],
-            "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [
-                {self._name(token_id): logprob for token_id, logprob in token.top}
-                for token in tokens
-            ],
-            "text_offset": [offsets.of(token.token_id) for token in tokens],
+            "tokens": [self._name(token_id) for token_id, _ in scored],
+            "token_logprobs": [token and token.logprob for _, token in scored],
+            "top_logprobs": [token and self._top(token) for _, token in scored],
+            "text_offset": [*places, *(offsets.of(token_id) for token_id, _ in made)],
         }
+
+    def _top(self, token: Token) -> dict[str, float]:
+        return {self._name(token_id): logprob for token_id, logprob in token.top}
 
     def _name(self, token_id: int) -> str:
         """The token's text, or its bytes as OpenAI writes those that are part of a character."""
@@ -114,6 +120,7 @@ class _Offsets:
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
         self._stream = PlainStream(tokenizer)
         self._at = 0
 
@@ -122,6 +129,11 @@ class _Offsets:
         at = self._at
         self._at += len(self._stream.feed(token_id))
         return at
+
+    def close(self) -> None:
+        """Share no character between what came and what comes."""
+        self._at += len(self._stream.finish())
+        self._stream = PlainStream(self._tokenizer)
 
 
 def _bytes(tokenizer: Tokenizer, token_id: int) -> bytes:

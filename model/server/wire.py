@@ -95,6 +95,11 @@ class Sampling(_Wire):
         return tuple(text for text in texts if text)
 
     @property
+    def scores_prompt(self) -> bool:
+        """Whether the logprobs of the prompt are asked for; only a completion's can be."""
+        return False
+
+    @property
     def wants_usage(self) -> bool:
         """Whether the stream ends with a chunk of counts."""
         return bool((self.stream_options or {}).get("include_usage"))
@@ -105,24 +110,27 @@ class CompletionRequest(Sampling):
 
     prompt: str | list[int] | list[str] | list[list[int]]
     """Text or token ids, or several of them, each answered by `n` choices."""
-    max_tokens: Annotated[int, Field(ge=1)] = 16
+    max_tokens: Annotated[int, Field(ge=0)] = 16
+    """0 with `echo` alone: the prompt and its logprobs are all that is wanted."""
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool = False
-    """Whether the text of a choice begins with its prompt."""
+    """Whether the text of a choice begins with its prompt, and its logprobs with the prompt's."""
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        if self.echo and self.logprobs is not None:
-            raise ValueError(
-                "expected echo or logprobs, got both; log-probabilities of prompts are not "
-                "computed, leave one of them out"
-            )
+        if not (self.max_tokens or self.echo):
+            raise ValueError("expected max_tokens of 1 or more, got 0; only an echo may end there")
         if self.n * len(self.prompts) > MAX_TOGETHER:
             raise ValueError(
                 f"expected at most {MAX_TOGETHER} choices of all prompts, got {self.n} for each "
                 f"of {len(self.prompts)}; send several requests"
             )
         return self
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the logprobs of the prompt are asked for."""
+        return self.echo and self.logprobs is not None
 
     @property
     def several(self) -> bool:

@@ -131,9 +131,63 @@ def test_an_echo_begins_each_choice_with_its_prompt(client: openai.OpenAI, addre
         assert behind.text == prompt + without.text
     chunks = client.completions.create(prompt=prompts[0], echo=True, stream=True, **settings)
     assert "".join(chunk.choices[0].text for chunk in chunks) == echoed.choices[0].text
-    answer = complete(address, echo=True, logprobs=1)
-    assert answer.status_code == 400
-    assert "echo or logprobs, got both" in answer.json()["error"]["message"]
+
+
+def test_an_echo_with_logprobs_scores_the_prompt(
+    client: openai.OpenAI, tokenizer: Tokenizer
+) -> None:
+    settings: dict[str, Any] = {"model": "tiny", "max_tokens": 6, "seed": 3, "logprobs": 2}
+    text = "hello é there"
+    ids = tokenizer.encode(text)
+    asked = client.completions.create(prompt=text, echo=True, **settings).choices[0]
+    made = client.completions.create(prompt=text, **settings).choices[0]
+    assert asked.logprobs
+    assert made.logprobs
+    assert asked.logprobs.token_logprobs
+    assert asked.logprobs.top_logprobs
+    assert asked.logprobs.tokens == tokenizer_names(tokenizer, ids) + (made.logprobs.tokens or [])
+    assert asked.logprobs.token_logprobs[0] is asked.logprobs.top_logprobs[0] is None
+    # What the model says of the third token is what it says when asked for it.
+    third = client.completions.create(
+        prompt=ids[:2], model="tiny", max_tokens=1, logprobs=2, logit_bias={str(ids[2]): 100}
+    ).choices[0]
+    assert third.logprobs
+    assert third.logprobs.token_logprobs
+    assert third.logprobs.top_logprobs
+    assert third.logprobs.token_logprobs[0] == pytest.approx(asked.logprobs.token_logprobs[2])
+    assert asked.logprobs.top_logprobs[2] == pytest.approx(third.logprobs.top_logprobs[0])
+    offsets = asked.logprobs.text_offset or []
+    assert offsets[0] == 0
+    assert offsets[len(ids)] == len(text)
+    assert offsets == sorted(offsets)
+    chunks = list(client.completions.create(prompt=text, echo=True, stream=True, **settings))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == asked.text
+    streamed = [chunk.choices[0].logprobs for chunk in chunks]
+    together = [each for some in streamed if some for each in some.token_logprobs or ()]
+    assert together == pytest.approx(asked.logprobs.token_logprobs)
+    assert [each for some in streamed if some for each in some.text_offset or ()] == offsets
+
+
+def test_a_prompt_alone_may_be_scored(
+    client: openai.OpenAI, address: str, tokenizer: Tokenizer
+) -> None:
+    prompts = ["hello there", "h"]
+    answer = client.completions.create(
+        model="tiny", prompt=prompts, echo=True, logprobs=0, max_tokens=0
+    )
+    assert [each.text for each in answer.choices] == prompts
+    assert [each.finish_reason for each in answer.choices] == ["length"] * 2
+    scores = [len(each.logprobs.token_logprobs or ()) for each in answer.choices if each.logprobs]
+    assert scores == [len(tokenizer.encode(each)) for each in prompts]
+    assert answer.usage
+    assert answer.usage.completion_tokens == 0
+    assert complete(address, max_tokens=0).status_code == 400
+
+
+def tokenizer_names(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
+    shape = TextShape(tokenizer, logprobs=True, token_ids=False)
+    (scores,) = scored(shape, ids, streamed=False)
+    return list(scores["tokens"])
 
 
 def test_calls_that_must_not_be_parallel_are_at_most_one(
