@@ -22,7 +22,7 @@
 namespace {
 
 constexpr int BLOCK = 128, WIDEST = 256;  // keys, head_dim
-constexpr int TILE = 12, PAIRED = 64;      // query vectors, those that meet packed keys
+constexpr int TILE = 12, PAIRED = 128;      // query vectors, those that meet packed keys
 constexpr int BLOCK_PAGES = BLOCK / P;
 
 template <class W>
@@ -42,9 +42,11 @@ struct Row {
   int length;            // it sees so many tokens
 };
 
-// What one thread works with; a row of query vectors stands WIDEST apart from the next.
+// What one thread works with. A query vector stands WIDEST apart from the next, and its result
+// `apart`: as far in pairs as it must, for what lies a power of 2 apart shares few places of a cache.
 struct Bench {
   std::vector<float> q, out, probs, highest, total;
+  int apart = WIDEST;
   void fit(int vectors) {
     if (highest.size() >= size_t(vectors)) return;
     q.resize(vectors * WIDEST), out.resize(vectors * WIDEST), probs.resize(vectors * BLOCK);
@@ -109,11 +111,11 @@ void blend(const float* probs, const W* const* values, int from, int to, int dim
 }
 
 // Scores, in powers of 2, of n <= P query vectors to weights under their new highest scores; what
-// they have so far shrinks. Vector t sees `seen[t]` keys of the block. Both lie in rows of BLOCK and
+// they have so far, `apart` from each other, shrinks. Vector t sees `seen[t]` keys of the block. Both lie in rows of BLOCK and
 // may be the same.
 template <class W>
 inline void soften(const float* scores, W* weights, const int* seen, int n, int pages, int dim,
-                   float* highest, float* total, float* out) {
+                   float* highest, float* total, float* out, int apart) {
   vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   vf zero = {}, none = zero - INFINITY, of_each[P];
   auto visible = [&](vf x, vf other, int left) {
@@ -134,7 +136,7 @@ inline void soften(const float* scores, W* weights, const int* seen, int n, int 
   for (int t = 0; t < n; ++t) {
     if (factors[t] != 1.0f)
       for (int d = 0; d < dim; d += P) {
-        float* place = out + t * WIDEST + d;
+        float* place = out + t * apart + d;
         store(place, load(place) * factors[t]);
       }
     vf level = zero + levels[t], part = zero;
@@ -190,13 +192,15 @@ inline void ask_for(const Cache<W>& cache, const W* base, const Row& row, int st
   }
 }
 
-// `attend_block` as products of pairs of bf16. Here a weight of zero meets tokens that a row does not
-// see, but none behind the longest row's last.
+// `attend_block` as products of pairs of bf16, a few of `queries` [*, D] after another. Here a weight
+// of zero meets tokens that a row does not see, but none behind the longest row's last.
 template <class W>
-void attend_block_in_pairs(const Cache<W>& cache, const Row* rows, int first, const Run& run,
-                           int start, int group, int head, Bench& bench) {
+void attend_block_in_pairs(const Cache<W>& cache, const Row* rows, const W* queries, int first,
+                           const Run& run, int start, int group, int head, Bench& bench) {
+  constexpr int FEW = 2 * P;
   static thread_local Packed<W> keys, values;
-  static thread_local std::vector<W> queries, weights;
+  static thread_local W weights[FEW * BLOCK];
+  static thread_local float scores[FEW * BLOCK];
   int tokens = std::min(BLOCK, rows[run.longest].length - start), pages = (tokens + P - 1) / P;
   int from = first * group, count = (run.end - first) * group, dim = cache.dim;
   const int32_t* table = rows[run.longest].table + start / P;
@@ -206,28 +210,21 @@ void attend_block_in_pairs(const Cache<W>& cache, const Row* rows, int first, co
   values.from_rows(tokens, dim, [&](int64_t t) {
     return cache.at(cache.values, table[t / P], head) + t % P * dim;
   });
-  queries.resize(count * dim), weights.resize(count * BLOCK);
-  for (int at = 0; at < count; ++at)
-    over(dim, [&](int64_t d, int lanes) {
-      store(&queries[at * dim + d], load(&bench.q[(from + at) * WIDEST + d], lanes), lanes);
-    });
-  float *scores = &bench.probs[from * BLOCK], *out = &bench.out[from * WIDEST];
   auto lying = [](const W* rows, int64_t apart, int64_t length) {
     return [=](int64_t at, int) { return EvenOnLeft<W>{rows + at * apart, apart, length}; };
   };
-  multiply(count, lying(queries.data(), dim, dim), keys,
-           [=](int64_t at, int64_t token, int, vf x) { store(scores + at * BLOCK + token, x); });
-  for (int at = 0; at < count; at += P) {
-    int n = std::min(P, count - at), seen[P];
-    for (int t = 0; t < n; ++t) seen[t] = rows[first + (at + t) / group].length - start;
-    soften(scores + at * BLOCK, &weights[at * BLOCK], seen, n, pages, dim,
-           &bench.highest[from + at], &bench.total[from + at], out + at * WIDEST);
+  for (int at = from; at < from + count; at += FEW) {
+    int few = std::min(FEW, from + count - at);
+    float* out = &bench.out[at * bench.apart];
+    multiply(few, lying(queries + at * dim, dim, dim), keys, Onto<false>{scores, BLOCK});
+    for (int t = 0; t < few; t += P) {
+      int n = std::min(P, few - t), seen[P];
+      for (int i = 0; i < n; ++i) seen[i] = rows[(at + t + i) / group].length - start;
+      soften(scores + t * BLOCK, weights + t * BLOCK, seen, n, pages, dim, &bench.highest[at + t],
+             &bench.total[at + t], out + t * bench.apart, bench.apart);
+    }
+    multiply(few, lying(weights, BLOCK, tokens), values, Onto<true>{out, bench.apart});
   }
-  multiply(count, lying(weights.data(), BLOCK, tokens), values,
-           [=](int64_t at, int64_t d, int lanes, vf x) {
-             float* place = out + at * WIDEST + d;
-             store(place, load(place, lanes) + x, lanes);
-           });
 }
 
 // What a run of rows gets from the block that begins at token `start`. A row's own tokens behind
@@ -257,21 +254,22 @@ void attend_block(const Cache<W>& cache, const Row* rows, int first, const Run& 
     for (int t = 0; t < n; ++t) seen[t] = rows[(at + t) / group].length - start;
     float* probs = &bench.probs[at * BLOCK];
     soften(probs, probs, seen, n, pages, cache.dim, &bench.highest[at], &bench.total[at],
-           &bench.out[at * WIDEST]);
+           &bench.out[at * WIDEST], WIDEST);
   }
   blend_range(first, run.end, 0, run.common);
   for (int row = first; row < run.end; ++row)
     blend_range(row, row + 1, run.common, std::min(BLOCK, rows[row].length - start));
 }
 
-// Attention of some rows, `group` query vectors each, which are in bench.q, times `scale_of`; the
-// result is left in bench.out, not yet divided by bench.total.
+// Attention of some rows, `group` query vectors each, times `scale_of`, which are in `queries` [*, D]
+// for pairs, else in bench.q; the result is left in bench.out, not yet divided by bench.total.
 template <class W>
 void attend_rows(const Cache<W>& cache, const Row* rows, int count, int group, int head,
-                 Bench& bench, bool in_pairs = false) {
+                 Bench& bench, const W* queries = nullptr) {
   int most = 0;
   for (int i = 0; i < count; ++i) most = std::max(most, rows[i].length);
-  std::fill(bench.out.begin(), bench.out.begin() + count * group * WIDEST, 0.0f);
+  bench.apart = queries ? (cache.dim + P - 1) / P * P : WIDEST;
+  std::fill(bench.out.begin(), bench.out.begin() + count * group * bench.apart, 0.0f);
   std::fill(bench.highest.begin(), bench.highest.begin() + count * group, -INFINITY);
   std::fill(bench.total.begin(), bench.total.begin() + count * group, 0.0f);
   for (int start = 0; start < most; start += BLOCK)
@@ -286,8 +284,8 @@ void attend_rows(const Cache<W>& cache, const Row* rows, int count, int group, i
         ask_for(cache, cache.keys, rows[run.end], start, head);
       else
         ask_for(cache, cache.keys, rows[0], start + BLOCK, head);
-      if (in_pairs)
-        attend_block_in_pairs(cache, rows, first, run, start, group, head, bench);
+      if (queries)
+        attend_block_in_pairs(cache, rows, queries, first, run, start, group, head, bench);
       else
         attend_block(cache, rows, first, run, start, group, head, bench);
       first = run.end;

@@ -267,7 +267,42 @@ __attribute__((noinline)) void tile(const Left left, const uint32_t* right, int6
   }
 }
 
+// An `emit` that writes the sums to rows of floats `apart` from each other, or adds them there.
+// Whole tiles go there without a detour.
+template <bool ADD>
+struct Onto {
+  float* first;
+  int64_t apart;
+  float* at(int64_t row, int64_t column) const { return first + row * apart + column; }
+  void operator()(int64_t row, int64_t column, int lanes, vf sums) const {
+    float* place = at(row, column);
+    store(place, ADD ? load(place, lanes) + sums : sums, lanes);
+  }
+};
+
 #ifdef TILES
+// How a tile of sums begins and ends: at `place` if it has one, else with zeros and in `sums`.
+template <class F>
+struct Sums {
+  static float* place(const F&, int64_t, int64_t) { return nullptr; }
+  template <int T>
+  static void begin(const F&, float*) { Tiles::zero<T>(); }
+  template <int T>
+  static void end(const F&, float*, float* sums, int64_t bytes) { Tiles::store<T>(sums, bytes); }
+};
+template <bool ADD>
+struct Sums<Onto<ADD>> {
+  static float* place(const Onto<ADD>& to, int64_t row, int64_t column) { return to.at(row, column); }
+  template <int T>
+  static void begin(const Onto<ADD>& to, float* place) {
+    ADD && place ? Tiles::load<T>(place, 4 * to.apart) : Tiles::zero<T>();
+  }
+  template <int T>
+  static void end(const Onto<ADD>& to, float* place, float* sums, int64_t bytes) {
+    place ? Tiles::store<T>(place, 4 * to.apart) : Tiles::store<T>(sums, bytes);
+  }
+};
+
 // Two tiles of rows times two of columns at a time.
 template <class W, class L, class F>
 inline void multiply_in_tiles(int64_t rows, L left, Packed<W>& right, F emit) {
@@ -285,7 +320,12 @@ inline void multiply_in_tiles(int64_t rows, L left, Packed<W>& right, F emit) {
     }
     for (int64_t panel = 0; panel < panels; panel += 2) {
       bool further = panel + 1 < panels;
-      Tiles::zero<0>(), Tiles::zero<1>(), Tiles::zero<2>(), Tiles::zero<3>();
+      float* place[2][2] = {};
+      for (int h = 0; h <= lower && high >= (h + 1) * P; ++h)
+        for (int c = 0; c <= further && right.columns >= (panel + c + 1) * P; ++c)
+          place[h][c] = Sums<F>::place(emit, row + h * P, (panel + c) * P);
+      Sums<F>::template begin<0>(emit, place[0][0]), Sums<F>::template begin<1>(emit, place[0][1]);
+      Sums<F>::template begin<2>(emit, place[1][0]), Sums<F>::template begin<3>(emit, place[1][1]);
       for (int64_t k = 0; k < steps; k += P) {
         Tiles::load<4>((const uint32_t*)half[0].at + k, half[0].bytes);
         Tiles::load<6>(right.panel(panel) + k * P, 4 * P), Tiles::add<0, 4, 6>();
@@ -294,15 +334,19 @@ inline void multiply_in_tiles(int64_t rows, L left, Packed<W>& right, F emit) {
         Tiles::load<5>((const uint32_t*)half[1].at + k, half[1].bytes), Tiles::add<2, 5, 6>();
         if (further) Tiles::add<3, 5, 7>();
       }
-      Tiles::store<0>(&sums[0][0], sizeof sums[0]);
-      if (further) Tiles::store<1>(&sums[0][P], sizeof sums[0]);
-      if (lower) Tiles::store<2>(&sums[P][0], sizeof sums[0]);
-      if (lower && further) Tiles::store<3>(&sums[P][P], sizeof sums[0]);
-      for (int c = 0; c <= further; ++c) {
+      auto end = [&](auto number, int h, int c) {
+        constexpr int T = decltype(number)::value;
+        Sums<F>::template end<T>(emit, place[h][c], &sums[h * P][c * P], sizeof sums[0]);
+        if (place[h][c]) return;
         int64_t column = (panel + c) * P;
         int lanes = int(std::min<int64_t>(P, right.columns - column));
-        for (int r = 0; r < high; ++r) emit(row + r, column, lanes, load(&sums[r][c * P]));
-      }
+        for (int r = h * P; r < std::min(high, (h + 1) * P); ++r)
+          emit(row + r, column, lanes, load(&sums[r][c * P]));
+      };
+      end(std::integral_constant<int, 0>{}, 0, 0);
+      if (further) end(std::integral_constant<int, 1>{}, 0, 1);
+      if (lower) end(std::integral_constant<int, 2>{}, 1, 0);
+      if (lower && further) end(std::integral_constant<int, 3>{}, 1, 1);
     }
   }
 }

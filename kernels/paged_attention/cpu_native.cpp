@@ -19,7 +19,8 @@ void paged_attention(const W* q, const W* keys, const W* values, const int32_t* 
   {
     Tiles held;
     static thread_local Bench bench;
-    bench.fit(at_once * group);
+    static thread_local std::vector<W> queries;
+    bench.fit(at_once * group), queries.resize(at_once * group * dim);
 #pragma omp for schedule(dynamic, 1)
     for (int64_t item = 0; item < kv_heads * tiles; ++item) {
       int64_t first = item % tiles * at_once, head = item / tiles;
@@ -31,11 +32,19 @@ void paged_attention(const W* q, const W* keys, const W* values, const int32_t* 
         return ((first + at / group) * heads + head * group + at % group) * dim;
       };
       for (int at = 0; at < count * group; ++at)
-        for (int d = 0; d < dim; ++d) bench.q[at * WIDEST + d] = wide(q[place(at) + d]) * scale;
-      attend_rows(cache, rows, count, group, int(head), bench, in_pairs);
+        over(dim, [&](int64_t d, int lanes) {
+          vf x = load(q + place(at) + d, lanes) * scale;
+          if (in_pairs)
+            store(&queries[at * dim + d], x, lanes);
+          else
+            store(&bench.q[at * WIDEST + d], x, lanes);
+        });
+      attend_rows(cache, rows, count, group, int(head), bench, in_pairs ? queries.data() : nullptr);
       for (int at = 0; at < count * group; ++at)
-        for (int d = 0; d < dim; ++d)
-          narrow(bench.out[at * WIDEST + d] / bench.total[at], out + place(at) + d);
+        over(dim, [&](int64_t d, int lanes) {
+          vf x = load(&bench.out[at * bench.apart + d], lanes) / bench.total[at];
+          store(out + place(at) + d, x, lanes);
+        });
     }
   }
 }
