@@ -128,6 +128,7 @@ struct Packed {
         int64_t left = length - k * CELL<W>;
         if (columns - c >= P && left >= P * CELL<W>) {
           vu block[P];
+          for (int j = 0; j < P; ++j) __builtin_prefetch(from + (P + j) * apart);
           for (int j = 0; j < P; ++j) std::memcpy(&block[j], from + j * apart, sizeof(vu));
           transpose(block);
           for (int j = 0; j < P; ++j) to[j] = block[j];

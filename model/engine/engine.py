@@ -47,7 +47,7 @@ class Engine:
         mtp: MtpModules | None = None,
         slots: int = 16,
         context: int | None = None,
-        step_tokens: int = 1024,
+        step_tokens: int = 2048,
         cache_tokens: int | None = None,
         max_waiting: int | None = None,
         deterministic: bool = False,
