@@ -12,7 +12,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from ..native import Scratch, call
-from . import cpu_chunked
+from ..token_logprobs.cpu_native import known_targets, token_logprobs
 from .cpu_chunked import ROWS
 
 _SCRATCH = Scratch()
@@ -21,7 +21,7 @@ _SCRATCH = Scratch()
 def cross_entropy(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The same as `reference.cross_entropy`."""
     if not (torch.is_grad_enabled() and (hidden.requires_grad or head.requires_grad)):
-        return cpu_chunked.cross_entropy(hidden, head, targets)
+        return -token_logprobs(hidden, head, targets).sum()
     return _CrossEntropy.apply(hidden, head, targets)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -30,12 +30,7 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
-        hidden, targets = hidden.contiguous(), targets.long().contiguous()
-        if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(head):
-            raise IndexError(
-                f"expected targets of 0 to {len(head) - 1}, got {int(targets.min())} to "
-                f"{int(targets.max())}; the tokens are of another vocabulary"
-            )
+        hidden, targets = hidden.contiguous(), known_targets(targets, len(head))
         d_hidden = torch.empty_like(hidden)
         d_head = torch.zeros_like(head, dtype=torch.float32)
         losses = hidden.new_empty(len(targets), dtype=torch.float32)

@@ -1,6 +1,6 @@
 """Log-probabilities of given tokens, a chunk of rows at a time; logits are computed anew backward.
 
-Memory: `_ROWS` x vocabulary in fp32, whatever the number of tokens.
+Memory: `ROWS` x vocabulary in fp32, whatever the number of tokens.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-_ROWS = 512
+ROWS = 512
 
 
 def token_logprobs(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -25,7 +25,7 @@ class _TokenLogprobs(torch.autograd.Function):
         ctx: Any, hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
         out = hidden.new_empty(targets.shape, dtype=torch.float32)
-        for rows in _chunks(targets):
+        for rows in chunks(targets):
             logits = F.linear(hidden[rows], head).float()
             picked = logits.gather(1, targets[rows, None]).squeeze(1)
             out[rows] = picked.sub_(logits.logsumexp(-1))
@@ -38,7 +38,7 @@ class _TokenLogprobs(torch.autograd.Function):
         hidden, head, targets = ctx.saved_tensors
         d_hidden = torch.empty_like(hidden)
         d_head = torch.zeros_like(head, dtype=torch.float32)
-        for rows in _chunks(targets):
+        for rows in chunks(targets):
             # grad * (onehot(target) - softmax(logits))
             d_logits = F.linear(hidden[rows], head).softmax(-1, dtype=torch.float32)
             d_logits.mul_(-grad[rows, None])
@@ -52,5 +52,6 @@ class _TokenLogprobs(torch.autograd.Function):
         return d_hidden, d_head.to(head.dtype), None
 
 
-def _chunks(targets: torch.Tensor) -> list[slice]:
-    return [slice(start, start + _ROWS) for start in range(0, targets.shape[0], _ROWS)]
+def chunks(targets: torch.Tensor) -> list[slice]:
+    """The rows to take at once."""
+    return [slice(start, start + ROWS) for start in range(0, targets.shape[0], ROWS)]

@@ -3,14 +3,21 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from rollmill.kernels.token_logprobs import reference, token_logprobs, triton_kernel
+from rollmill.kernels.token_logprobs import (
+    cpu_chunked,
+    reference,
+    token_logprobs,
+    triton_kernel,
+)
 
 # tokens, hidden, vocabulary
 SHAPES = [(63, 60, 1000), (513, 8, 5), (1, 60, 97), (0, 4, 9)]
 
 
 @pytest.mark.parametrize(
-    "fast", [token_logprobs, triton_kernel.token_logprobs], ids=["cpu", "triton"]
+    "fast",
+    [token_logprobs, cpu_chunked.token_logprobs, triton_kernel.token_logprobs],
+    ids=["cpu", "torch", "triton"],
 )
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_values_and_gradients_equal_the_reference(
@@ -29,9 +36,19 @@ def test_values_and_gradients_equal_the_reference(
         torch.testing.assert_close(ours, slow, rtol=1e-4, atol=1e-3)
 
 
-def test_huge_logits_do_not_overflow() -> None:
+@pytest.mark.parametrize("target", [-1, 97])
+@pytest.mark.parametrize("fast", [token_logprobs, cpu_chunked.token_logprobs], ids=["cpu", "torch"])
+def test_a_target_outside_the_vocabulary_is_refused(
+    target: int, fast: Callable[..., torch.Tensor]
+) -> None:
+    with pytest.raises((IndexError, RuntimeError), match=r"expected targets|out of bounds"):
+        fast(torch.randn(3, 4), torch.randn(97, 4), torch.tensor([0, target, 5]))
+
+
+@pytest.mark.parametrize("fast", [token_logprobs, cpu_chunked.token_logprobs], ids=["cpu", "torch"])
+def test_huge_logits_do_not_overflow(fast: Callable[..., torch.Tensor]) -> None:
     hidden = torch.full((2, 1), 1e4, requires_grad=True)
-    out = token_logprobs(hidden, torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1]))
+    out = fast(hidden, torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1]))
     torch.autograd.backward(out.sum())
     assert out.tolist() == [0.0, -2e4]
     assert hidden.grad is not None
