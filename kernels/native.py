@@ -65,8 +65,8 @@ def call(package: str, name: str, dtype: torch.dtype, *args: Argument) -> None:
         args: contiguous tensors go as pointers, None as a null pointer, whole numbers as int64_t
             and others as double; the number of threads goes last.
     """
-    function = getattr(library(package), f"{name}_{SUFFIXES[dtype]}")
-    function(*map(_argument, args), ctypes.c_int64(torch.get_num_threads()))
+    function = _function(package, name, dtype, tuple(map(_kind, args)))
+    function(*map(_value, args), torch.get_num_threads())
 
 
 class Scratch(threading.local):
@@ -96,14 +96,27 @@ class Scratch(threading.local):
         return self.take(name, (len(rows), width), rows.dtype)
 
 
-def _argument(value: Argument) -> Any:
-    if value is None:
-        return ctypes.c_void_p(None)
-    if isinstance(value, torch.Tensor):
-        assert value.is_contiguous()
-        assert value.device.type == "cpu"
-        return ctypes.c_void_p(value.data_ptr())
-    return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_double(value)
+def _kind(value: Argument) -> Any:
+    if isinstance(value, int):
+        return ctypes.c_int64
+    return ctypes.c_double if isinstance(value, float) else ctypes.c_void_p
+
+
+def _value(value: Argument) -> int | float | None:
+    if not isinstance(value, torch.Tensor):
+        return value
+    assert value.is_contiguous()
+    assert value.is_cpu
+    return value.data_ptr()
+
+
+@cache
+def _function(package: str, name: str, dtype: torch.dtype, kinds: tuple[Any, ...]) -> Any:
+    """A function that takes arguments of these kinds as they are, and a number of threads."""
+    # By index: as an attribute it would be one function, whose kinds could be others.
+    function = library(package)[f"{name}_{SUFFIXES[dtype]}"]
+    function.argtypes, function.restype = (*kinds, ctypes.c_int64), None
+    return function
 
 
 @cache
