@@ -1,8 +1,9 @@
-// One step of AdamW: reads and writes each number once.
+// One step of AdamW: reads and writes each number once. And the square of a gradient's norm.
 //
 // n numbers; param, mean, square fp32; grad and rounded (null: nobody wants it) in the given type.
 
 #include <cmath>
+#include <vector>
 
 #include "vectors.h"
 
@@ -37,6 +38,26 @@ void step(float* param, const G* grad, float* mean, float* square, G* rounded, i
   }
 }
 
+// Summed in pieces, so that the number of threads changes no bit.
+template <class G>
+void squared_norm(const G* grad, float* out, int64_t n, int64_t threads) {
+  constexpr int64_t PIECE = 1 << 14;
+  std::vector<float> sums((n + PIECE - 1) / PIECE);
+#pragma omp parallel for num_threads(threads) if (n > 1 << 15)
+  for (size_t piece = 0; piece < sums.size(); ++piece) {
+    int64_t start = piece * PIECE;
+    vf squares = {};
+    over(n - start < PIECE ? n - start : PIECE, [&](int64_t i, int lanes) {
+      vf g = load(grad + start + i, lanes);
+      squares += g * g;
+    });
+    sums[piece] = sum(squares);
+  }
+  double total = 0;
+  for (float each : sums) total += each;
+  *out = float(total);
+}
+
 }  // namespace
 
 FOR_BOTH_TYPES(step,
@@ -45,3 +66,5 @@ FOR_BOTH_TYPES(step,
                 double root_scale, double grad_scale, int64_t threads),
                param, grad, mean, square, rounded, n, beta1, beta2, eps, kept, rate, root_scale,
                grad_scale, threads)
+FOR_BOTH_TYPES(squared_norm, (Pointer grad, Pointer out, int64_t n, int64_t threads), grad, out, n,
+               threads)

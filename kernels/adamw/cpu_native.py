@@ -29,3 +29,10 @@ def adamw(
     call(__package__, "step", grad.dtype, *tensors, param.numel(), *map(float, numbers))
     if rounded is not None and not fits:
         rounded.copy_(param)
+
+
+def squared_norm(grad: torch.Tensor) -> torch.Tensor:
+    """The same as `reference.squared_norm`; PyTorch would copy a gradient in bf16 to fp32 first."""
+    out = torch.empty((), dtype=torch.float32)
+    call(__package__, "squared_norm", grad.dtype, grad.contiguous(), out, grad.numel())
+    return out

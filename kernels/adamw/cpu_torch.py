@@ -27,3 +27,9 @@ def adamw(
     param.mul_(1 - lr * weight_decay).addcdiv_(mean, root, value=-lr / (1 - betas[0] ** step))
     if rounded is not None:
         rounded.copy_(param)
+
+
+def squared_norm(grad: torch.Tensor) -> torch.Tensor:
+    """The same as `reference.squared_norm`."""
+    norm: torch.Tensor = torch.linalg.vector_norm(grad, dtype=torch.float32)
+    return norm.square()

@@ -36,3 +36,8 @@ def adamw(
     param.copy_((1 - lr * weight_decay) * param - lr * even / (root + eps))
     if rounded is not None:
         rounded.copy_(param)
+
+
+def squared_norm(grad: torch.Tensor) -> torch.Tensor:
+    """The sum of the squares of a gradient in fp32 or bf16, an fp32 scalar."""
+    return grad.float().square().sum()

@@ -31,6 +31,12 @@ def adamw(
     _step[(triton.cdiv(n, _BLOCK),)](*tensors, n, *numbers, C=_BLOCK)
 
 
+def squared_norm(grad: torch.Tensor) -> torch.Tensor:
+    """The same as `reference.squared_norm`; on a GPU PyTorch reads bf16 as it lies."""
+    norm: torch.Tensor = torch.linalg.vector_norm(grad, dtype=torch.float32)
+    return norm.square()
+
+
 @triton.jit
 def _step(
     p_param,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...kernels.adamw import adamw
+from ...kernels.adamw import adamw, squared_norm
 from .config import TrainConfig
 from .parallel import Ranks, local
 
@@ -63,8 +63,8 @@ class Optimizer:
         """
         touched = [index for index, each in enumerate(self._params) if each.grad is not None]
         grads = [_gradient(self._params[index]) for index in touched]
-        norms = torch.stack(torch._foreach_norm(grads, dtype=torch.float32))
-        norm = float(self._ranks.sum(norms.square().sum()).sqrt())
+        squares = torch.stack([squared_norm(grad) for grad in grads]).sum()
+        norm = float(self._ranks.sum(squares).sqrt())
         scale = min(1.0, self._config.grad_clip / (norm + 1e-6))
         for index, grad in zip(touched, grads, strict=True):
             self._update(index, grad, lr, scale)

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from rollmill.kernels.adamw import adamw, cpu_torch, reference, triton_kernel
+from rollmill.kernels.adamw import adamw, cpu_torch, reference, squared_norm, triton_kernel
 
 SETTINGS: dict[str, Any] = {"lr": 1e-2, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
 each_version = pytest.mark.parametrize(
@@ -59,3 +59,33 @@ def test_it_is_the_adamw_of_pytorch() -> None:
         adamw(ours, theirs.grad, mean, square, None, step=step, **SETTINGS)
         optimizer.step()
     torch.testing.assert_close(ours, theirs.detach())
+
+
+@pytest.mark.parametrize(
+    "fast",
+    [squared_norm, cpu_torch.squared_norm, triton_kernel.squared_norm, reference.squared_norm],
+    ids=["cpu", "torch", "triton", "reference"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(0,), (1,), (63,), (3, 70_001)], ids=str)
+def test_the_squared_norm_is_the_sum_of_squares(
+    shape: tuple[int, ...], dtype: torch.dtype, fast: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    torch.manual_seed(0)
+    grad = torch.randn(shape).to(dtype)
+    exact = grad.double().square().sum().float()  # PyTorch adds up in a few lanes of fp32
+    torch.testing.assert_close(fast(grad), exact, rtol=1e-4, atol=0)
+    spread = torch.stack([grad, torch.full_like(grad, torch.nan)], -1)[..., 0]
+    torch.testing.assert_close(fast(spread), exact, rtol=1e-4, atol=0)
+
+
+def test_threads_change_no_bit_of_the_squared_norm() -> None:
+    grad, norms, threads = torch.randn(100_003), [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            norms.append(squared_norm(grad).item())
+    finally:
+        torch.set_num_threads(threads)
+    assert len(set(norms)) == 1
+    assert squared_norm(torch.tensor([1.0, float("nan")])).isnan()
