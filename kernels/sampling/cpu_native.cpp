@@ -13,12 +13,11 @@ namespace {
 
 constexpr int64_t BLOCK = 16 * P;  // numbers whose sum is known when the row is searched
 
-// f(start, numbers) for each vector of a row; behind the row's end stands `rest`.
+// f(start, numbers) for each vector of a row from `i` on; behind the row's end stands `rest`.
 template <class W, class F>
-inline void each_vector(const W* row, int64_t V, float rest, F f) {
-  int64_t i = 0;
+inline void each_vector(const W* row, int64_t i, int64_t V, float rest, F f) {
   for (; i + P <= V; i += P) f(i, load(row + i));
-  if (i == V) return;
+  if (i >= V) return;
   float lanes[P];
   for (int l = 0; l < P; ++l) lanes[l] = i + l < V ? wide(row[i + l]) : rest;
   f(i, load(lanes));
@@ -31,14 +30,13 @@ void sample_whole(const W* logits, const double* temperature, const double* unif
                   int64_t* tokens, float* logprobs, int64_t B, int64_t V, int64_t threads) {
 #pragma omp parallel for num_threads(threads) if (B > 1 && B * V > 1 << 18)
   for (int64_t b = 0; b < B; ++b) {
-    static thread_local std::vector<float> weights;
     static thread_local std::vector<double> reached;
-    weights.resize((V + P - 1) / P * P), reached.resize((V + BLOCK - 1) / BLOCK);
+    reached.resize((V + BLOCK - 1) / BLOCK);
     const W* row = logits + b * V;
     float top = -INFINITY;
     int64_t first = 0;  // block with the highest
     vf none = vf{} - INFINITY, highest = none, wrong = {};  // NaN once a number is not finite
-    each_vector(row, V, wide(row[0]), [&](int64_t i, vf x) {
+    each_vector(row, 0, V, wide(row[0]), [&](int64_t i, vf x) {
       wrong += x - x;
       highest = larger(x, highest);
       if (!ends_block(i, V)) return;
@@ -49,11 +47,12 @@ void sample_whole(const W* logits, const double* temperature, const double* unif
     bool finite = sum(wrong) == 0;
     double heat = temperature[b] > 0 ? temperature[b] : 1.0, whole = 0;
     vf scale = vf{} + float(1.44269504088896 / heat), block = {};
-    each_vector(row, V, -INFINITY, [&](int64_t i, vf x) {
-      vf power = (x - top) * scale, weight = exp2_of(power);
-      weight = (vf)((vi)weight & (power > -126.0f));
-      store(&weights[i], weight);
-      block += weight;
+    auto weight = [&](vf x) {
+      vf power = (x - top) * scale;
+      return (vf)((vi)exp2_of(power) & (power > -126.0f));
+    };
+    each_vector(row, 0, V, -INFINITY, [&](int64_t i, vf x) {
+      block += weight(x);
       if (!ends_block(i, V)) return;
       reached[i / BLOCK] = whole += sum(block);
       block = vf{};
@@ -65,9 +64,12 @@ void sample_whole(const W* logits, const double* temperature, const double* unif
       while (at < last && reached[at] <= wanted) ++at;
       while (at > 0 && reached[at] == reached[at - 1]) --at;  // nothing there to be drawn
       double before = at ? reached[at - 1] : 0;
-      int64_t some = at * BLOCK, end = std::min(V, some + BLOCK);
-      for (token = some; token < end && (before += weights[token]) <= wanted; ++token)
-        if (weights[token] > 0) some = token;
+      float weights[BLOCK];
+      int64_t start = at * BLOCK, some = start, end = std::min(V, start + BLOCK);
+      each_vector(row, start, end, -INFINITY,
+                  [&](int64_t i, vf x) { store(weights + (i - start), weight(x)); });
+      for (token = start; token < end && (before += weights[token - start]) <= wanted; ++token)
+        if (weights[token - start] > 0) some = token;
       if (token == end) token = some;  // the block's own sum was rounded up
     } else {
       while (token < V - 1 && wide(row[token]) != top) ++token;
