@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from ..token_logprobs.cpu_chunked import backpropagate
 from . import reference
 
 ROWS = 512
@@ -42,11 +43,7 @@ class _CrossEntropy(torch.autograd.Function):
             probs.exp_()
             probs.scatter_add_(1, aims, probs.new_full(aims.shape, -1.0))
             narrow = probs.to(hidden.dtype)
-            torch.mm(narrow, head, out=d_hidden[rows])
-            if d_head.dtype == hidden.dtype:
-                d_head.addmm_(narrow.t(), hidden[rows])
-            else:
-                d_head += narrow.t() @ hidden[rows]
+            backpropagate(narrow, hidden[rows], head, d_hidden[rows], d_head)
         ctx.save_for_backward(d_hidden, d_head.to(head.dtype))
         return loss
 

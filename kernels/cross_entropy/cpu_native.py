@@ -12,6 +12,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from ..native import Scratch, call
+from ..token_logprobs.cpu_chunked import backpropagate
 from ..token_logprobs.cpu_native import known_targets, token_logprobs
 from .cpu_chunked import ROWS
 
@@ -41,11 +42,7 @@ class _CrossEntropy(torch.autograd.Function):
             torch.mm(rows, head.t(), out=logits)
             tensors = (logits, targets[chunk], losses[chunk])
             call(__package__, "rows", hidden.dtype, *tensors, *logits.shape)
-            torch.mm(logits, head, out=d_hidden[chunk])
-            if d_head.dtype == hidden.dtype:
-                d_head.addmm_(logits.t(), rows)
-            else:
-                d_head += logits.t() @ rows
+            backpropagate(logits, rows, head, d_hidden[chunk], d_head)
         ctx.save_for_backward(d_hidden, d_head.to(head.dtype))
         return losses.sum()
 

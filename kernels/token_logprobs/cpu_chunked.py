@@ -44,12 +44,28 @@ class _TokenLogprobs(torch.autograd.Function):
             d_logits.mul_(-grad[rows, None])
             d_logits.scatter_add_(1, targets[rows, None], grad[rows, None])
             narrow = d_logits.to(hidden.dtype)
-            torch.mm(narrow, head, out=d_hidden[rows])
-            if d_head.dtype == hidden.dtype:
-                d_head.addmm_(narrow.t(), hidden[rows])
-            else:
-                d_head += narrow.t() @ hidden[rows]
+            backpropagate(narrow, hidden[rows], head, d_hidden[rows], d_head)
         return d_hidden, d_head.to(head.dtype), None
+
+
+def backpropagate(
+    d_logits: torch.Tensor,
+    hidden: torch.Tensor,
+    head: torch.Tensor,
+    d_hidden: torch.Tensor,
+    d_head: torch.Tensor,
+) -> None:
+    """From the gradient of a chunk's logits [R, V] to those of what made them.
+
+    Args:
+        d_hidden: [R, H], is written.
+        d_head: [V, H] fp32, is added to.
+    """
+    torch.mm(d_logits, head, out=d_hidden)
+    if d_head.dtype == hidden.dtype:
+        d_head.addmm_(d_logits.t(), hidden)
+    else:
+        d_head += d_logits.t() @ hidden
 
 
 def chunks(targets: torch.Tensor) -> list[slice]:

@@ -12,7 +12,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from ..native import Scratch, call
-from .cpu_chunked import chunks
+from .cpu_chunked import backpropagate, chunks
 
 _SCRATCH = Scratch()
 
@@ -54,11 +54,7 @@ class _TokenLogprobs(torch.autograd.Function):
             logits = _logits(hidden[rows], head)
             given = (logits, targets[rows], grad[rows])
             call(__package__, "backward", hidden.dtype, *given, *logits.shape)
-            torch.mm(logits, head, out=d_hidden[rows])
-            if d_head.dtype == hidden.dtype:
-                d_head.addmm_(logits.t(), hidden[rows])
-            else:
-                d_head += logits.t() @ hidden[rows]
+            backpropagate(logits, hidden[rows], head, d_hidden[rows], d_head)
         return d_hidden, d_head.to(head.dtype), None
 
 
