@@ -22,7 +22,7 @@
 namespace {
 
 constexpr int BLOCK = 128, WIDEST = 256;  // keys, head_dim
-constexpr int TILE = 12, PAIRED = 128;      // query vectors, those that meet packed keys
+constexpr int TILE = 12, PAIRED = 128;     // query vectors, those that meet packed keys
 constexpr int BLOCK_PAGES = BLOCK / P;
 
 template <class W>
@@ -111,8 +111,8 @@ void blend(const float* probs, const W* const* values, int from, int to, int dim
 }
 
 // Scores, in powers of 2, of n <= P query vectors to weights under their new highest scores; what
-// they have so far, `apart` from each other, shrinks. Vector t sees `seen[t]` keys of the block. Both lie in rows of BLOCK and
-// may be the same.
+// they have so far, `apart` from each other, shrinks. Vector t sees `seen[t]` keys of the block.
+// Scores and weights lie in rows of BLOCK and may be the same.
 template <class W>
 inline void soften(const float* scores, W* weights, const int* seen, int n, int pages, int dim,
                    float* highest, float* total, float* out, int apart) {

@@ -31,8 +31,8 @@ inline Softmax softmax_of(const W* row, int64_t V) {
   return {top, whole};
 }
 
-// Logits to `scale` times what the logprob of `target` takes from each: its share, for the target
-// less one. So the gradient of `-scale` logprobs.
+// Logits to the gradient of -scale * logprob(target): scale times their probability, for the target
+// less one.
 template <class W>
 inline void to_gradient(W* row, int64_t V, const Softmax& softmax, int64_t target, float scale) {
   float share = std::exp(wide(row[target]) - softmax.top) / softmax.whole;

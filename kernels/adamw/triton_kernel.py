@@ -6,6 +6,9 @@ import torch
 import triton
 import triton.language as tl
 
+from .cpu_torch import squared_norm
+
+__all__ = ["adamw", "squared_norm"]  # for the latter PyTorch reads bf16 as it lies on a GPU
 _BLOCK = 1024
 
 
@@ -29,12 +32,6 @@ def adamw(
     numbers = (*betas, eps, 1 - lr * weight_decay, rate, root_scale, grad_scale)
     tensors = (param, grad.contiguous(), mean, square, param if rounded is None else rounded)
     _step[(triton.cdiv(n, _BLOCK),)](*tensors, n, *numbers, C=_BLOCK)
-
-
-def squared_norm(grad: torch.Tensor) -> torch.Tensor:
-    """The same as `reference.squared_norm`; on a GPU PyTorch reads bf16 as it lies."""
-    norm: torch.Tensor = torch.linalg.vector_norm(grad, dtype=torch.float32)
-    return norm.square()
 
 
 @triton.jit

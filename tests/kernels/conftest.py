@@ -1,10 +1,12 @@
 """Kernels are tested in memory full of NaN; with TRITON_INTERPRET=0, on the GPU, as compiled."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 # Before a test imports a Triton kernel: on the CPU it runs interpreted.
 os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -30,3 +32,27 @@ def poisoned_memory() -> Iterator[None]:
     yield
     torch.use_deterministic_algorithms(False)
     torch.set_default_device(None)
+
+
+class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    elements = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        out: object = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.elements = max(self.elements, out.numel())
+        return out
+
+
+@pytest.fixture
+def largest_of() -> Callable[[Callable[[], object]], int]:
+    """Counts the elements of the largest tensor that a call makes."""
+
+    def measure(call: Callable[[], object]) -> int:
+        with _Largest() as largest:  # type: ignore[no-untyped-call]
+            call()
+        return int(largest.elements)
+
+    return measure

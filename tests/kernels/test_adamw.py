@@ -80,6 +80,7 @@ def test_the_squared_norm_is_the_sum_of_squares(
 
 
 def test_threads_change_no_bit_of_the_squared_norm() -> None:
+    torch.manual_seed(0)
     grad, norms, threads = torch.randn(100_003), [], torch.get_num_threads()
     try:
         for count in (1, 2, 3):
@@ -88,4 +89,7 @@ def test_threads_change_no_bit_of_the_squared_norm() -> None:
     finally:
         torch.set_num_threads(threads)
     assert len(set(norms)) == 1
+
+
+def test_a_gradient_that_is_no_number_has_no_norm() -> None:
     assert squared_norm(torch.tensor([1.0, float("nan")])).isnan()

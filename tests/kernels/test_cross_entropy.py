@@ -1,9 +1,7 @@
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from rollmill.kernels.cross_entropy import cpu_chunked, cross_entropy, reference, triton_kernel
 
@@ -33,13 +31,14 @@ def test_value_and_gradients_equal_the_reference(
         torch.testing.assert_close(ours, slow, rtol=1e-4, atol=1e-3)
 
 
-def test_without_gradients_the_value_is_the_same() -> None:
+@pytest.mark.parametrize("fast", [cross_entropy, cpu_chunked.cross_entropy], ids=["cpu", "torch"])
+def test_without_gradients_the_value_is_the_same(fast: Callable[..., torch.Tensor]) -> None:
     torch.manual_seed(0)
     hidden, head, targets = torch.randn(1100, 17), torch.randn(33, 17), torch.arange(1100) % 33
     torch.testing.assert_close(
-        cross_entropy(hidden, head, targets), reference.cross_entropy(hidden, head, targets)
+        fast(hidden, head, targets), reference.cross_entropy(hidden, head, targets)
     )
-    assert cross_entropy(hidden[:0], head, targets[:0]).item() == 0
+    assert fast(hidden[:0], head, targets[:0]).item() == 0
 
 
 def test_bf16_sums_in_fp32_and_gives_bf16_gradients() -> None:
@@ -57,25 +56,16 @@ def test_bf16_sums_in_fp32_and_gives_bf16_gradients() -> None:
     assert hidden.grad.dtype == torch.bfloat16
 
 
-class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the elements of the largest tensor that is made."""
-
-    elements = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
-        out: object = func(*args, **(kwargs or {}))
-        if isinstance(out, torch.Tensor):
-            self.elements = max(self.elements, out.numel())
-        return out
-
-
-def test_no_tensor_of_tokens_times_vocabulary_is_made() -> None:
+@pytest.mark.parametrize("fast", [cross_entropy, cpu_chunked.cross_entropy], ids=["cpu", "torch"])
+def test_no_tensor_of_tokens_times_vocabulary_is_made(
+    fast: Callable[..., torch.Tensor], largest_of: Callable[[Callable[[], object]], int]
+) -> None:
     hidden, head = torch.randn(4000, 4, requires_grad=True), torch.randn(50, 4)
-    with Largest() as largest:  # type: ignore[no-untyped-call]
-        torch.autograd.backward(cross_entropy(hidden, head, torch.zeros(4000, dtype=torch.int64)))
-    assert 0 < largest.elements < 4000 * 50 / 3
+    targets = torch.zeros(4000, dtype=torch.int64)
+    elements = largest_of(lambda: torch.autograd.backward(fast(hidden, head, targets)))
+    assert 0 < elements < 4000 * 50 / 3
+    with torch.no_grad():
+        assert 0 < largest_of(lambda: fast(hidden, head, targets)) < 4000 * 50 / 3
 
 
 @pytest.mark.parametrize("target", [-100, 7])

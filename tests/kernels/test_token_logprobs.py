@@ -41,8 +41,22 @@ def test_values_and_gradients_equal_the_reference(
 def test_a_target_outside_the_vocabulary_is_refused(
     target: int, fast: Callable[..., torch.Tensor]
 ) -> None:
-    with pytest.raises((IndexError, RuntimeError), match=r"expected targets|out of bounds"):
-        fast(torch.randn(3, 4), torch.randn(97, 4), torch.tensor([0, target, 5]))
+    hidden, head, targets = torch.randn(3, 4), torch.randn(97, 4), torch.tensor([0, target, 5])
+    finite = triton_kernel.token_logprobs(hidden, head, targets).isfinite()
+    assert finite.tolist() == [True, False, True]
+    if not hidden.is_cuda:
+        with pytest.raises((IndexError, RuntimeError), match=r"expected targets|out of bounds"):
+            fast(hidden, head, targets)
+
+
+@pytest.mark.parametrize("fast", [token_logprobs, cpu_chunked.token_logprobs], ids=["cpu", "torch"])
+def test_no_tensor_of_tokens_times_vocabulary_is_made(
+    fast: Callable[..., torch.Tensor], largest_of: Callable[[Callable[[], object]], int]
+) -> None:
+    hidden, head = torch.randn(4000, 4, requires_grad=True), torch.randn(50, 4)
+    targets = torch.zeros(4000, dtype=torch.int64)
+    elements = largest_of(lambda: torch.autograd.backward(fast(hidden, head, targets).sum()))
+    assert 0 < elements < 4000 * 50 / 3
 
 
 @pytest.mark.parametrize("fast", [token_logprobs, cpu_chunked.token_logprobs], ids=["cpu", "torch"])

@@ -221,7 +221,7 @@ def test_loading_holds_one_shard_beyond_the_model(
 
 
 def test_loading_and_generating_import_no_compiler(saved: Path) -> None:
-    """torch._dynamo and Triton cost a second and 130 MB, and nothing here uses them."""
+    """torch._dynamo and Triton cost most of a second and 116 MB, and nothing here uses them."""
     script = (
         "import sys; from pathlib import Path\n"
         "from rollmill.model.checkpoint import load_model\n"

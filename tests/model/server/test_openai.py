@@ -145,7 +145,7 @@ def test_an_echo_with_logprobs_scores_the_prompt(
     assert made.logprobs
     assert asked.logprobs.token_logprobs
     assert asked.logprobs.top_logprobs
-    assert asked.logprobs.tokens == tokenizer_names(tokenizer, ids) + (made.logprobs.tokens or [])
+    assert asked.logprobs.tokens == names_of(ids, tokenizer) + (made.logprobs.tokens or [])
     assert asked.logprobs.token_logprobs[0] is asked.logprobs.top_logprobs[0] is None
     # What the model says of the third token is what it says when asked for it.
     third = client.completions.create(
@@ -184,7 +184,7 @@ def test_a_prompt_alone_may_be_scored(
     assert complete(address, max_tokens=0).status_code == 400
 
 
-def tokenizer_names(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
+def names_of(ids: list[int], tokenizer: Tokenizer) -> list[str]:
     shape = TextShape(tokenizer, logprobs=True, token_ids=False)
     (scores,) = scored(shape, ids, streamed=False)
     return list(scores["tokens"])
