@@ -90,13 +90,27 @@ def test_sequences_that_share_pages_and_part_get_the_same_bits_as_alone(
     torch.testing.assert_close(together, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_bf16_is_read_as_it_lies_and_summed_in_fp32() -> None:
+@pytest.mark.parametrize(
+    "case",
+    [
+        ([(60, 30)], 4, 2, 32, 16),
+        ([(0, 400)], 8, 2, 32, 16),  # some blocks, and more rows than meet one at once
+        ([(130, 150), (300, 1), (0, 17)], 6, 2, 20, 16),
+        ([(256, 70)], 3, 3, 33, 16),
+    ],
+    ids=str,
+)
+def test_bf16_is_read_as_it_lies_and_summed_in_fp32(
+    case: tuple[list[tuple[int, int]], int, int, int, int],
+) -> None:
+    spans, heads, kv_heads, dim, page = case
     torch.manual_seed(0)
-    keys, values, table = poisoned([90], 2, 32, 16)
-    q = torch.randn(30, 4, 32).bfloat16()
-    args = (q, keys.bfloat16(), values.bfloat16(), table, *rows([(60, 30)]))
-    close = paged_attention(*args).float(), reference.paged_attention(*args).float()
-    torch.testing.assert_close(*close, rtol=1e-2, atol=1e-2)
+    keys, values, table = poisoned([sum(each) for each in spans], kv_heads, dim, page)
+    q = torch.randn(sum(new for _, new in spans), heads, dim).bfloat16()
+    keys, values, places = keys.bfloat16(), values.bfloat16(), rows(spans)
+    out = paged_attention(q, keys, values, table, *places).float()
+    wide = (q.float(), keys.float(), values.float(), table, *places)
+    torch.testing.assert_close(out, reference.paged_attention(*wide), rtol=1e-2, atol=1e-2)
 
 
 @compiled

@@ -112,14 +112,17 @@ def test_modules_that_guess_change_no_score(model: Model, native: bool) -> None:
 def test_deterministic_scores_have_the_same_bits_whatever_runs_beside(
     model: Model, native: bool
 ) -> None:
-    def scores(beside: int, step_tokens: int) -> tuple[Token, ...] | None:
-        engine = Engine(model, deterministic=True, native=native, step_tokens=step_tokens)
+    def scores(beside: int, step_tokens: int, slots: int = 16) -> tuple[Token, ...] | None:
+        engine = Engine(
+            model, slots=slots, step_tokens=step_tokens, deterministic=True, native=native
+        )
         others = [ask(20 + seed, seed) for seed in range(1, beside + 1)]
         return engine.generate([ask(70, 0), *others])[0].prompt_tokens
 
     alone = scores(0, 1024)
     assert alone == scores(5, 1024)
     assert alone == scores(5, 17)
+    assert alone == scores(0, 2, slots=1)
 
 
 def test_scores_are_told_before_what_is_made(model: Model) -> None:
@@ -152,3 +155,21 @@ def test_scores_that_are_no_numbers_fail_their_request_alone(
         failing.result()
     assert told == []
     check(model, good, fine.result().prompt_tokens)
+
+
+def test_scores_that_overflow_fail_their_request_though_the_next_token_would_not(
+    make_config: Callable[..., ModelConfig], native: bool
+) -> None:
+    torch.manual_seed(0)
+    model = Model(make_config())
+    request = ask(40, max_tokens=1, temperature=0)
+    ids = torch.tensor(request.prompt_ids)
+    with torch.no_grad():
+        states = model.hidden(ids, [len(ids)])
+        # A weight so large that one of the states overflows with it, and the last one does not.
+        fits = (states[:-1].amax(0) > 1.3) & (states[-1].abs() < 0.9)
+        model.lm_head.weight[7].zero_()[int(fits.nonzero()[0])] = torch.finfo(torch.float32).max
+    engine = Engine(model, native=native)
+    engine.generate([replace(request, prompt_logprobs=False)])
+    with pytest.raises(EngineError, match="expected finite logits"):
+        engine.generate([request])

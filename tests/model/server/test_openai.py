@@ -243,6 +243,18 @@ def test_tokens_within_a_character_have_their_own_bytes_and_its_offset(
     assert bytes(given[5]) == b"[e~["
 
 
+def test_a_prompt_that_ends_within_a_character_shares_it_with_no_token(
+    tokenizer: Tokenizer,
+) -> None:
+    prompt, made = tokenizer.encode("a日")[:-1], tokenizer.encode("b")
+    tokens = [Token(token_id=each, logprob=-1.0, version=0) for each in made]
+    shape = TextShape(tokenizer, logprobs=True, token_ids=False)
+    pieces = [Piece(prompt=[(each, None) for each in prompt]), Piece(tokens=tokens)]
+    scores = shape.choice(0, pieces, streamed=False)["logprobs"]
+    assert scores["text_offset"] == [0, 1, 1, len(tokenizer.decode(prompt))]
+    assert scores["token_logprobs"] == [None, None, None, -1.0]
+
+
 def test_streamed_offsets_grow(client: openai.OpenAI) -> None:
     chunks = list(
         client.completions.create(
